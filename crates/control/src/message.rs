@@ -1,0 +1,200 @@
+//! The messages themselves. Field names are kebab-case; unknown fields are refused.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One line from a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Request {
+    /// Chosen by the client, echoed in the response.
+    pub id: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// One line to a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Response {
+    /// The id of the request; 0 if the request could not be parsed.
+    pub id: u64,
+    /// The answer, or why the request was refused. A refused request has changed nothing.
+    pub result: Result<Reply, String>,
+}
+
+/// What a client can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Opens the conversation. Answered with [`Reply::Hello`].
+    Hello {
+        /// The client's [`crate::CONTROL_VERSION`].
+        version: u32,
+    },
+    /// Makes a logical unit of the pool as new: the given properties, a zeroed medium, default mode
+    /// pages, no unit attention, an empty journal. Waits for commands in flight on it (see the
+    /// barrier in the crate's documentation). Answered with [`Reply::Done`].
+    ResetLun {
+        /// Which unit.
+        address: LunAddress,
+        /// What it becomes.
+        spec: LunSpec,
+    },
+    /// The commands a unit has answered since its last reset. Answered with [`Reply::Journal`].
+    Journal {
+        /// Which unit.
+        address: LunAddress,
+    },
+    /// Counters of the whole daemon. Answered with [`Reply::Statistics`].
+    Statistics,
+}
+
+/// The answer to an accepted request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Reply {
+    /// To [`Command::Hello`].
+    Hello(Hello),
+    /// To a command whose success has nothing to tell.
+    Done,
+    /// To [`Command::Journal`].
+    Journal(JournalPage),
+    /// To [`Command::Statistics`].
+    Statistics(Statistics),
+}
+
+/// What the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Hello {
+    /// The daemon's [`crate::CONTROL_VERSION`].
+    pub version: u32,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// The logical units of the pool, in order of target and LUN.
+    pub luns: Vec<LunState>,
+}
+
+/// A logical unit of the pool and what it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LunState {
+    /// Where it is.
+    pub address: LunAddress,
+    /// What it is.
+    pub spec: LunSpec,
+}
+
+/// Target and logical unit number, as in virtio-scsi's 8-byte `lun` field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LunAddress {
+    /// Target, 0 to 255.
+    pub target: u8,
+    /// Logical unit number; the pool keeps below 256, because the guest does not strip the
+    /// addressing method from an event's LUN.
+    pub lun: u16,
+}
+
+/// What a logical unit is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LunSpec {
+    /// PERIPHERAL DEVICE TYPE it reports.
+    pub device_type: DeviceType,
+    /// LOGICAL BLOCK LENGTH IN BYTES: 512 or 4096.
+    pub block_len: u32,
+    /// Number of logical blocks, at least 1.
+    pub blocks: u64,
+    /// Where the blocks are kept.
+    pub medium: Medium,
+    /// Whether the medium refuses writes (DATA PROTECT, WRITE PROTECTED) and says so (WP, MODE SENSE).
+    pub write_protect: bool,
+}
+
+impl Default for LunSpec {
+    /// 16 MiB of RAM in 512-byte blocks behind a device type that `sd` ignores.
+    fn default() -> Self {
+        LunSpec {
+            device_type: DeviceType::Processor,
+            block_len: 512,
+            blocks: 32_768,
+            medium: Medium::Ram,
+            write_protect: false,
+        }
+    }
+}
+
+/// PERIPHERAL DEVICE TYPE of a logical unit. The block commands work on both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceType {
+    /// 00h, direct access block device: the guest's `sd` attaches.
+    Disk,
+    /// 03h, processor device: the guest makes a bsg node and attaches no disk driver, so nothing but
+    /// the test's own commands reaches the unit.
+    Processor,
+}
+
+/// Where the blocks of a logical unit are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Medium {
+    /// Anonymous memory of the daemon, zeroed at reset.
+    Ram,
+    /// A file the daemon creates if absent, extends sparsely to the needed size, and keeps.
+    File {
+        /// Path of the file.
+        path: PathBuf,
+    },
+}
+
+/// A piece of a logical unit's journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct JournalPage {
+    /// Entries lost because the journal is bounded; they were older than `entries`.
+    pub dropped: u64,
+    /// The commands in order of completion.
+    pub entries: Vec<JournalEntry>,
+}
+
+/// One answered command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct JournalEntry {
+    /// Host CLOCK_MONOTONIC when the descriptor was fetched, in microseconds.
+    pub fetched_us: u64,
+    /// Host CLOCK_MONOTONIC when the used entry was written, in microseconds.
+    pub completed_us: u64,
+    /// Name of the command, for example `READ(10)`, or the opcode in hex if it is unknown.
+    pub command: String,
+    /// The CDB in lower-case hex, two digits a byte.
+    pub cdb: String,
+    /// Bytes the initiator offered to the device.
+    pub data_out_len: u64,
+    /// Bytes the initiator could take from the device.
+    pub data_in_len: u64,
+    /// SAM status byte.
+    pub status: u8,
+    /// Sense data in lower-case hex; empty without sense.
+    pub sense: String,
+    /// `residual` of the virtio-scsi response in bytes.
+    pub residual: u32,
+    /// `response` byte of the virtio-scsi response.
+    pub response: u8,
+}
+
+/// Counters of the daemon since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Statistics {
+    /// Commands answered on the request queues.
+    pub commands: u64,
+    /// Task management functions and asynchronous notifications answered on the control queue.
+    pub control_requests: u64,
+    /// Descriptor chains that were no valid request and were returned unexecuted.
+    pub malformed: u64,
+}

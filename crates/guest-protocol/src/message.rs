@@ -1,0 +1,234 @@
+//! The conversation on the virtio-serial port.
+//!
+//! The guest speaks first ([`FromGuest::Hello`]). After that the host sends [`ToGuest`] at will; the
+//! guest streams kernel records, test output and results as they happen. Everything a test asks of
+//! the bench travels as a [`Call`] and comes back as an [`Answer`]; the guest has no other way out.
+
+use control::{JournalPage, LunAddress, LunSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::needs::ScsiHost;
+
+/// Name of the virtio-serial port, under `/sys/class/virtio-ports/*/name`.
+pub const PORT_NAME: &str = "sensecheck.agent";
+
+/// Environment variable with the path of the agent's socket, for test processes.
+pub const CALL_SOCKET_ENV: &str = "SENSECHECK_BENCH";
+
+/// First words of the marks the agent writes to `/dev/kmsg`, followed by the run's number.
+pub const MARK_BEGIN: &str = "sensecheck: begin";
+/// See [`MARK_BEGIN`].
+pub const MARK_END: &str = "sensecheck: end";
+
+/// Number of one execution of one test, unique within a virtual machine.
+pub type RunId = u32;
+
+/// From the supervisor to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ToGuest {
+    /// Runs one test in a process of its own.
+    Run {
+        /// Number of this execution.
+        run: RunId,
+        /// libtest's full name of the test.
+        test: String,
+        /// The SCSI host the test declared.
+        host: ScsiHost,
+        /// Extra environment of the test process, for example `PROPTEST_RNG_SEED`.
+        env: Vec<(String, String)>,
+    },
+    /// Kills the process group of a run. It still answers with [`FromGuest::Finished`], unless a
+    /// process is stuck in the kernel.
+    Kill {
+        /// Which execution.
+        run: RunId,
+    },
+    /// Reports the stacks of blocked tasks: sysrq-w into the kernel log, and `/proc/*/stack` of the
+    /// run's processes in [`FromGuest::Stacks`].
+    Blocked {
+        /// Which execution.
+        run: RunId,
+    },
+    /// The answer to a [`FromGuest::Call`].
+    Answer {
+        /// Which execution asked.
+        run: RunId,
+        /// The call's number.
+        call: u64,
+        /// The answer, or why there is none.
+        result: Result<Answer, String>,
+    },
+    /// Starts a shell on the serial console and leaves the machine running.
+    Shell,
+    /// Powers the machine off.
+    PowerOff,
+}
+
+/// From the agent to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromGuest {
+    /// The machine is up, its modules are loaded and its SCSI host has scanned its units.
+    Hello(Hello),
+    /// Start-up failed in the guest: a module did not load, a device did not appear.
+    Failed {
+        /// What failed and why.
+        reason: String,
+    },
+    /// One record of the kernel log, including the marks.
+    Kernel(KernelRecord),
+    /// Output of a test process, standard output and error together.
+    Output {
+        /// Which execution.
+        run: RunId,
+        /// The bytes, invalid UTF-8 replaced.
+        text: String,
+    },
+    /// A test asks the bench for something.
+    Call {
+        /// Which execution asks.
+        run: RunId,
+        /// Chosen by the agent, echoed in the answer.
+        call: u64,
+        /// What it asks for.
+        request: Call,
+    },
+    /// Answer to [`ToGuest::Blocked`].
+    Stacks {
+        /// Which execution.
+        run: RunId,
+        /// Text: process, thread, state and kernel stack of each thread of the run.
+        text: String,
+    },
+    /// A run is over: its processes are gone, deferred kernel work has settled, and every kernel
+    /// record up to the end mark was sent before this.
+    Finished {
+        /// Which execution.
+        run: RunId,
+        /// How the test process ended.
+        exit: Exit,
+        /// Time from start to exit of the process in microseconds, on the guest's clock.
+        duration_us: u64,
+    },
+}
+
+/// What the guest is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Hello {
+    /// The agent's [`crate::PROTOCOL_VERSION`].
+    pub version: u32,
+    /// `uname -r`.
+    pub release: String,
+    /// Online CPUs.
+    pub cpus: u32,
+    /// Guest CLOCK_MONOTONIC when this was sent, in microseconds: time since the kernel started.
+    pub uptime_us: u64,
+    /// Guest CLOCK_MONOTONIC when the agent started, in microseconds.
+    pub init_us: u64,
+    /// Standard modules the image does not have, so that tests which need them can be skipped.
+    pub missing_modules: Vec<String>,
+    /// Value of `/proc/sys/kernel/tainted`.
+    pub tainted: u64,
+}
+
+/// One record of `/dev/kmsg`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct KernelRecord {
+    /// Sequence number.
+    pub seq: u64,
+    /// Guest CLOCK_MONOTONIC in microseconds.
+    pub at_us: u64,
+    /// Log level, 0 (emergency) to 7 (debug).
+    pub level: u8,
+    /// The text without its prefix.
+    pub text: String,
+}
+
+/// How a test process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// `exit(code)`.
+    Code(i32),
+    /// Killed by a signal.
+    Signal(i32),
+}
+
+/// Exit code of a test process whose test passed.
+pub const EXIT_PASS: i32 = 0;
+/// Exit code of a test process whose test asked to be skipped; the reason is its [`Call::Skip`].
+pub const EXIT_SKIP: i32 = 77;
+
+/// What a test can ask of the bench.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Call {
+    /// A fresh logical unit for the rest of the test. Answered with [`Answer::Lun`].
+    Lun {
+        /// What it is to be.
+        spec: LunSpec,
+    },
+    /// The journal of a leased unit. Answered with [`Answer::Journal`].
+    Journal {
+        /// Which unit.
+        address: LunAddress,
+    },
+    /// The test's own target: stop it (SIGSTOP), continue it, or kill it. Refused on a shared host.
+    /// Answered with [`Answer::Done`] once the process is in that state.
+    Target {
+        /// What happens to it.
+        signal: TargetSignal,
+    },
+    /// The kernel log of this test will hold a splat that contains this text, and must.
+    ExpectSplat {
+        /// Text within one kernel line.
+        pattern: String,
+    },
+    /// The test cannot run here. The process exits with [`EXIT_SKIP`] afterwards.
+    Skip {
+        /// Why, in a fragment that reads after "skipped: ".
+        reason: String,
+    },
+    /// Kills QEMU with SIGKILL. For the bench's own tests of itself.
+    KillVm,
+}
+
+/// What happens to a target daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetSignal {
+    /// SIGSTOP: every command stays unanswered.
+    Stop,
+    /// SIGCONT.
+    Continue,
+    /// SIGKILL.
+    Kill,
+}
+
+/// What the bench answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Answer {
+    /// To [`Call::Lun`].
+    Lun(Lease),
+    /// To [`Call::Journal`].
+    Journal(JournalPage),
+    /// To a call whose success has nothing to tell.
+    Done,
+}
+
+/// A logical unit that belongs to one test until it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Lease {
+    /// Target and LUN on its host.
+    pub address: LunAddress,
+    /// The sysfs directory of the PCI slot that holds the host's HBA, for example
+    /// `/sys/devices/pci0000:00/0000:00:03.0`; the `hostN` directory is somewhere below.
+    pub slot: String,
+    /// Whether the guest saw another device type or capacity before and must rescan the unit.
+    pub rescan: bool,
+}

@@ -1,0 +1,113 @@
+//! What a device is made of.
+
+use std::{io, path::PathBuf};
+
+use scsi::LunAddress;
+
+/// Largest medium in RAM, in bytes. Pages are taken from the system when first written.
+pub const RAM_LEN_MAX: u64 = 16 << 30;
+
+/// The targets and logical units of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Every logical unit with its address. A target is present if it has at least one.
+    pub units: Vec<(LunAddress, LuConfig)>,
+}
+
+/// What a logical unit is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LuConfig {
+    /// PERIPHERAL DEVICE TYPE it reports. The block commands work on each.
+    pub device_type: DeviceType,
+    /// LOGICAL BLOCK LENGTH IN BYTES: 512 or 4096.
+    pub block_len: u32,
+    /// Number of logical blocks, at least 1.
+    pub blocks: u64,
+    /// Where the blocks are kept.
+    pub medium: MediumConfig,
+    /// Whether writes are refused with DATA PROTECT.
+    pub write_protect: bool,
+}
+
+impl Default for LuConfig {
+    /// 16 MiB of RAM in 512-byte blocks behind a device type that Linux's `sd` ignores.
+    fn default() -> Self {
+        LuConfig {
+            device_type: DeviceType::Processor,
+            block_len: 512,
+            blocks: 32_768,
+            medium: MediumConfig::Ram,
+            write_protect: false,
+        }
+    }
+}
+
+/// PERIPHERAL DEVICE TYPE (SPC, Standard INQUIRY data).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DeviceType {
+    /// Direct access block device.
+    Disk = 0x00,
+    /// Processor device. That block commands work on it is a convenience of ours: the guest makes a
+    /// bsg node for it and attaches no disk driver, so nothing but a test's commands reaches it.
+    Processor = 0x03,
+}
+
+/// Where the blocks of a logical unit are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MediumConfig {
+    /// Anonymous zeroed memory, at most [`RAM_LEN_MAX`] bytes.
+    Ram,
+    /// A file, created if absent and extended sparsely to the needed size, kept afterwards.
+    File {
+        /// Path of the file.
+        path: PathBuf,
+    },
+}
+
+/// Why a configuration is refused. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Two logical units at one address.
+    #[error("target {} has two logical units {}", .0.target, .0.lun)]
+    DuplicateAddress(LunAddress),
+    /// The LUN does not fit flat space addressing.
+    #[error("logical unit number {} is above {}", .0.lun, scsi::lun::LUN_MAX)]
+    LunTooHigh(LunAddress),
+    /// No logical unit at this address.
+    #[error("target {} has no logical unit {}", .0.target, .0.lun)]
+    NoSuchUnit(LunAddress),
+    /// Neither 512 nor 4096.
+    #[error("block length {0} is neither 512 nor 4096")]
+    BlockLen(u32),
+    /// No blocks, or more bytes than a 63-bit offset can name.
+    #[error("{blocks} blocks of {block_len} bytes make no medium")]
+    Blocks {
+        /// Number of blocks asked for.
+        blocks: u64,
+        /// Length of each in bytes.
+        block_len: u32,
+    },
+    /// A medium in RAM beyond [`RAM_LEN_MAX`].
+    #[error("a medium of {len} bytes in memory is beyond the limit of {RAM_LEN_MAX} bytes")]
+    RamTooLarge {
+        /// Bytes asked for.
+        len: u64,
+    },
+    /// The system has no address space for the medium.
+    #[error("no memory for a medium of {len} bytes: {reason}")]
+    RamUnavailable {
+        /// Bytes asked for.
+        len: u64,
+        /// The system's words.
+        reason: String,
+    },
+    /// The file cannot be opened, created or extended.
+    #[error("medium {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}

@@ -59,8 +59,6 @@ pub enum ToGuest {
         /// The answer, or why there is none.
         result: Result<Answer, String>,
     },
-    /// Starts a shell on the serial console and leaves the machine running.
-    Shell,
     /// Powers the machine off.
     PowerOff,
 }

@@ -1,0 +1,24 @@
+//! The modules every test may rely on, and those the command line asks for.
+
+use std::fs;
+
+use harness::modules::Modules;
+
+/// What every test may rely on, if the kernel has it.
+const STANDARD: [&str; 4] = ["virtio_scsi", "sd_mod", "sg", "ublk_drv"];
+
+/// Names after this word on the kernel command line are loaded too, separated by commas.
+const LOAD: &str = "sensecheck.load=";
+
+/// Loads the modules. Returns the standard ones that neither the image nor the kernel has.
+pub(crate) fn load_standard() -> Result<Vec<String>, String> {
+    let modules = Modules::of_image()?;
+    let (present, missing): (Vec<_>, Vec<_>) =
+        STANDARD.into_iter().partition(|name| modules.has(name));
+    let cmdline = fs::read_to_string("/proc/cmdline").map_err(|error| error.to_string())?;
+    let asked = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(LOAD));
+    for name in present.into_iter().chain(asked.flat_map(|list| list.split(','))) {
+        modules.load(name, "")?;
+    }
+    Ok(missing.into_iter().map(str::to_owned).collect())
+}

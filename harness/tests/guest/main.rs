@@ -1,0 +1,3 @@
+//! t
+#[test]
+fn it() { println!("hello"); }

@@ -1,0 +1,95 @@
+//! Submission and completion entries as `URING_CMD` uses them (`include/uapi/linux/io_uring.h`:
+//! `struct io_uring_sqe`, `struct io_uring_cqe`).
+
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+/// `IORING_OP_NOP`.
+pub const OP_NOP: u8 = 0;
+/// `IORING_OP_READ`.
+pub const OP_READ: u8 = 22;
+/// `IORING_OP_URING_CMD`.
+pub const OP_URING_CMD: u8 = 46;
+
+/// `IORING_CQE_F_MORE`: the same submission will post further completions.
+pub const CQE_F_MORE: u32 = 1 << 1;
+
+/// Bytes of driver payload in a 128-byte entry. A 64-byte entry holds the first 16 of them.
+pub const CMD_LEN: usize = 80;
+
+/// A submission entry with 128 bytes. On a ring of 64-byte entries only the first 64 are written.
+///
+/// Fields carry the names of the members that `URING_CMD` reads out of the kernel's unions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Sqe {
+    /// Operation, for example [`OP_URING_CMD`].
+    pub opcode: u8,
+    /// `IOSQE_*` bits.
+    pub flags: u8,
+    /// Must be 0 for `URING_CMD`.
+    pub ioprio: u16,
+    /// File the operation works on.
+    pub fd: i32,
+    /// The driver's command number.
+    pub cmd_op: u32,
+    /// `__pad1`; must be 0 for `URING_CMD`.
+    pub pad1: u32,
+    /// Used by few drivers.
+    pub addr: u64,
+    /// Not used by `URING_CMD`; the length of the buffer for [`OP_READ`].
+    pub len: u32,
+    /// `IORING_URING_CMD_*` bits.
+    pub uring_cmd_flags: u32,
+    /// Returned in the completion; unique among the operations in flight on one [`crate::Ring`].
+    pub user_data: u64,
+    /// Registered buffer, with `IORING_URING_CMD_FIXED`.
+    pub buf_index: u16,
+    /// Registered credentials, or 0.
+    pub personality: u16,
+    /// `file_index`; not used by `URING_CMD`.
+    pub file_index: u32,
+    /// Payload of the driver.
+    pub cmd: [u8; CMD_LEN],
+}
+
+crate::assert_layout!(Sqe, 128 {
+    opcode: 0, flags: 1, ioprio: 2, fd: 4, cmd_op: 8, pad1: 12, addr: 16, len: 24,
+    uring_cmd_flags: 28, user_data: 32, buf_index: 40, personality: 42, file_index: 44, cmd: 48,
+});
+
+impl Sqe {
+    /// A `URING_CMD` for `fd`. `payload` fills the beginning of [`Sqe::cmd`].
+    ///
+    /// # Panics
+    /// If the payload is longer than [`CMD_LEN`].
+    pub fn uring_cmd(fd: i32, cmd_op: u32, payload: &[u8], user_data: u64) -> Self {
+        let mut cmd = [0; CMD_LEN];
+        cmd[..payload.len()].copy_from_slice(payload);
+        Sqe { opcode: OP_URING_CMD, fd, cmd_op, user_data, cmd, ..Sqe::zeroed() }
+    }
+
+    /// An entry of zeros: a NOP for file descriptor 0.
+    pub fn zeroed() -> Self {
+        Sqe::new_zeroed()
+    }
+}
+
+/// A completion entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cqe {
+    /// From the submission.
+    pub user_data: u64,
+    /// Result: 0 or positive on success, a negated errno otherwise.
+    pub res: i32,
+    /// `IORING_CQE_F_*` bits.
+    pub flags: u32,
+    /// The second half of a 32-byte entry; `None` on a ring of 16-byte entries.
+    pub big: Option<[u64; 2]>,
+}
+
+impl Cqe {
+    /// Whether the submission stays in flight after this completion.
+    pub fn has_more(&self) -> bool {
+        self.flags & CQE_F_MORE != 0
+    }
+}

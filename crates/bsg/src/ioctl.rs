@@ -1,0 +1,45 @@
+//! The two doors to the kernel, and all unsafe code of this crate: the `SG_IO` call, and the promise
+//! a ring asks for.
+//!
+//! A frame owns the memory of its command as [`Pointer`](uring_cmd::Pointer)s. They are written over
+//! the address fields of the structure right before the kernel sees it, so no other address gets
+//! there. A length that lies runs into the guard page behind a buffer.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::{
+    io::Errno,
+    ioctl::{Updater, ioctl},
+};
+use uring_cmd::{Operation, Sqe};
+
+use crate::{UringFrame, V3Frame, V4Frame, uapi};
+
+/// `ioctl(SG_IO)` with the v4 structure. Blocks, uninterruptibly, until the command is done.
+pub(crate) fn sg_io_v4(fd: BorrowedFd<'_>, frame: &mut V4Frame) -> Result<(), Errno> {
+    frame.place();
+    // SAFETY: the structure is the one this call takes; its addresses are those of the frame's
+    // pointers (`place`), which live until the call returns. bsg does not read its iovec counts.
+    unsafe { ioctl(fd, Updater::<{ uapi::SG_IO }, uapi::SgIoV4>::new(&mut frame.header)) }
+}
+
+/// `ioctl(SG_IO)` with the v3 structure. Blocks until the command is done.
+///
+/// # Panics
+/// If the frame asks for an iovec, whose addresses a frame does not own.
+pub(crate) fn sg_io_v3(fd: BorrowedFd<'_>, frame: &mut V3Frame) -> Result<(), Errno> {
+    assert_eq!(frame.header.iovec_count, 0, "sg v3 frames are flat");
+    frame.place();
+    // SAFETY: the structure is the one this call takes; its addresses are those of the frame's
+    // pointers (`place`), which live until the call returns, and `dxferp` is no iovec.
+    unsafe { ioctl(fd, Updater::<{ uapi::SG_IO }, uapi::SgIoHdr>::new(&mut frame.header)) }
+}
+
+// SAFETY: the entry is a `URING_CMD` on the bsg node the frame keeps open. Its addresses are those of
+// the frame's pointers, whose buffers stay where they are when the frame moves; no code reaches them
+// while the ring has the frame. bsg does not read `sqe.addr`, and refuses iovec counts.
+unsafe impl Operation for UringFrame {
+    fn sqe(&mut self) -> Sqe {
+        self.entry()
+    }
+}

@@ -1,0 +1,110 @@
+//! `SG_IO` v4 on a bsg node.
+
+use std::{fs::File, os::fd::AsFd, path::Path};
+
+use rustix::io::Errno;
+use uring_cmd::Pointer;
+
+use crate::{
+    Access, Completion, Data, Error, Passthrough, Raw, Request, ioctl,
+    request::{Call, cdb_memory, data_bytes, len_u32, sense_memory, sense_written},
+    uapi::SgIoV4,
+};
+
+/// A command as `struct sg_io_v4`, to bend as a test likes.
+#[derive(Debug, Default)]
+pub struct V4Frame {
+    /// The structure. Its address fields are overwritten from the pointers below by
+    /// [`V4Frame::place`]; all others go to the kernel as they are.
+    pub header: SgIoV4,
+    /// What `request` points to.
+    pub request: Pointer,
+    /// What `response` points to.
+    pub response: Pointer,
+    /// What `dout_xferp` points to.
+    pub dout: Pointer,
+    /// What `din_xferp` points to.
+    pub din: Pointer,
+}
+
+impl From<Request> for V4Frame {
+    fn from(request: Request) -> Self {
+        let mut frame = V4Frame {
+            request: cdb_memory(&request.cdb),
+            response: sense_memory(request.sense_capacity),
+            ..V4Frame::default()
+        };
+        frame.header.request_len = len_u32(request.cdb.len());
+        frame.header.max_response_len = request.sense_capacity;
+        frame.header.timeout = request.timeout_ms;
+        match request.data {
+            Data::None => {}
+            Data::In(buffer) => {
+                frame.header.din_xfer_len = len_u32(buffer.len());
+                frame.din = buffer.into();
+            }
+            Data::Out(buffer) => {
+                frame.header.dout_xfer_len = len_u32(buffer.len());
+                frame.dout = buffer.into();
+            }
+        }
+        frame
+    }
+}
+
+impl V4Frame {
+    /// Writes the addresses of the pointers into the structure. [`BsgIoctl::sg_io`] does so; a test
+    /// that compares the structure before and after does it earlier.
+    pub fn place(&mut self) {
+        self.header.request = self.request.address();
+        self.header.response = self.response.address();
+        self.header.dout_xferp = self.dout.address();
+        self.header.din_xferp = self.din.address();
+    }
+
+    /// The outcome after a successful [`BsgIoctl::sg_io`].
+    pub fn completion(&self) -> Result<Completion, Error> {
+        let header = self.header;
+        let (data, residual) = match &self.dout {
+            Pointer::Null => (&self.din, header.din_resid),
+            dout => (dout, header.dout_resid),
+        };
+        Ok(Completion {
+            device_status: header.device_status,
+            driver_status: header.driver_status,
+            host_status: header.transport_status,
+            sense: sense_written(&self.response, header.response_len)?,
+            residual: residual.into(),
+            info: Some(header.info),
+            data: data_bytes(data),
+            raw: Raw::V4(header),
+        })
+    }
+}
+
+/// A bsg node and its `SG_IO`.
+#[derive(Debug)]
+pub struct BsgIoctl {
+    file: File,
+}
+
+impl BsgIoctl {
+    /// Opens a node, for example `/dev/bsg/0:0:0:0`.
+    pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Self, Error> {
+        Ok(BsgIoctl { file: crate::open(path.as_ref(), access)? })
+    }
+
+    /// Hands a frame to the kernel. Blocks, uninterruptibly, until the command is done. On an error
+    /// the kernel has written nothing into the structure.
+    pub fn sg_io(&self, frame: &mut V4Frame) -> Result<(), Errno> {
+        ioctl::sg_io_v4(self.file.as_fd(), frame)
+    }
+}
+
+impl Passthrough for BsgIoctl {
+    fn execute(&mut self, request: Request) -> Result<Completion, Error> {
+        let mut frame = V4Frame::from(request);
+        self.sg_io(&mut frame).map_err(|errno| Error::Refused { call: Call::SgIoV4, errno })?;
+        frame.completion()
+    }
+}

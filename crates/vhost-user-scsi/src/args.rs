@@ -1,0 +1,268 @@
+//! The command line of `sensecheck-target`.
+
+use std::{path::PathBuf, str::FromStr};
+
+use clap::Parser;
+use device_server::{DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig};
+use vhost_user_scsi::target::REQUEST_QUEUES_MAX;
+
+const EXAMPLES: &str = "\
+Addresses:
+  The pool is targets 0 to T-1 with LUNs 0 to L-1 each: --targets T --luns L. Disks are the LUNs of the
+  target after the pool, those of --disk first, then those of --disks.
+
+Examples:
+  One disk of 1 GiB in memory:
+    sensecheck-target --socket /tmp/scsi.sock --disk 1G
+  Two disks, one kept in a file, one write-protected with blocks of 4096 bytes:
+    sensecheck-target --socket /tmp/scsi.sock --disk 10G,file=disk.img --disk 64M,block=4096,ro
+  What a test bench uses, a pool of 32 units that no disk driver attaches to, and two disks:
+    sensecheck-target --socket /tmp/scsi.sock --control /tmp/control.sock --targets 4 --luns 8 --disks 2
+
+The other end, in QEMU (shared memory and qboot are needed, SeaBIOS waits for this device for ever):
+    qemu-system-x86_64 -machine q35 -m 512 -bios qboot.rom \\
+      -object memory-backend-memfd,id=mem,size=512M,share=on -numa node,memdev=mem \\
+      -chardev socket,id=scsi,path=/tmp/scsi.sock \\
+      -device vhost-user-scsi-pci,chardev=scsi,num_queues=2 ...
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot serve, 2 for a bad command line.
+RUST_LOG=debug shows every refusal, RUST_LOG=trace every command.";
+
+/// A SCSI target for virtual machines: serves vhost-user-scsi on a socket.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sensecheck-target", version, after_long_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Socket for the virtual machine monitor (vhost-user).
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+
+    /// Socket for a test bench: reset logical units, read journals (JSON lines).
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
+
+    /// Targets of the pool [default: 1 with --luns].
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=255))]
+    targets: Option<u16>,
+
+    /// Logical units of each target of the pool: 16 MiB of memory, of a device type (processor) that
+    /// no disk driver attaches to, though the block commands work [default: 1 with --targets].
+    #[arg(long, value_name = "L", value_parser = clap::value_parser!(u16).range(1..=256))]
+    luns: Option<u16>,
+
+    /// Disks of 16 MiB of memory each, beside the pool.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+    disks: u16,
+
+    /// A disk: SIZE (bytes, or with K, M, G, T) in memory, or kept in a file. SIZE may be left out for
+    /// a file that exists. May be given several times.
+    #[arg(long = "disk", value_name = "SIZE[,block=512|4096][,file=PATH][,ro]")]
+    disk: Vec<Disk>,
+
+    /// Number that tells the units of this daemon from those of others in one guest; part of their
+    /// designators (INQUIRY, VPD page 83h).
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    identifier: u32,
+
+    /// Request queues, an upper bound for QEMU's num_queues.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_queues)]
+    pub(crate) queues: usize,
+}
+
+fn parse_queues(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(queues @ 1..=REQUEST_QUEUES_MAX) => Ok(queues),
+        _ => Err(format!("not a number from 1 to {REQUEST_QUEUES_MAX}")),
+    }
+}
+
+impl Args {
+    /// The device asked for.
+    pub(crate) fn device(&self) -> Result<DeviceConfig, String> {
+        Ok(DeviceConfig { identifier: self.identifier, units: self.units()? })
+    }
+
+    fn units(&self) -> Result<Vec<(LunAddress, LuConfig)>, String> {
+        let (targets, luns) = match (self.targets, self.luns) {
+            (None, None) => (0, 0),
+            (targets, luns) => (targets.unwrap_or(1), luns.unwrap_or(1)),
+        };
+        let mut units = Vec::new();
+        for target in 0..targets {
+            let target = u8::try_from(target).expect("at most 255 targets");
+            units.extend((0..luns).map(|lun| (LunAddress { target, lun }, LuConfig::default())));
+        }
+
+        let plain = LuConfig { device_type: DeviceType::Disk, ..LuConfig::default() };
+        let given = self.disk.iter().map(Disk::config).collect::<Result<Vec<_>, _>>()?;
+        let disks = given.into_iter().chain((0..self.disks).map(|_| plain.clone()));
+        let target = u8::try_from(targets).expect("at most 255 targets");
+        for (lun, disk) in (0..=u16::MAX).zip(disks) {
+            if lun > 255 {
+                return Err("more than 256 disks".into());
+            }
+            units.push((LunAddress { target, lun }, disk));
+        }
+        if units.is_empty() {
+            return Err("nothing to serve: give --disk, --disks, or --targets and --luns".into());
+        }
+        Ok(units)
+    }
+}
+
+/// The value of `--disk`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Disk {
+    len: Option<u64>,
+    block_len: u32,
+    file: Option<PathBuf>,
+    read_only: bool,
+}
+
+impl FromStr for Disk {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut disk = Disk { len: None, block_len: 512, file: None, read_only: false };
+        for (position, part) in text.split(',').enumerate() {
+            match part.split_once('=') {
+                Some(("block", "512")) => disk.block_len = 512,
+                Some(("block", "4096")) => disk.block_len = 4096,
+                Some(("block", other)) => {
+                    return Err(format!("block={other} is neither 512 nor 4096"));
+                }
+                Some(("file", "")) => return Err("file= needs a path".into()),
+                Some(("file", path)) => disk.file = Some(path.into()),
+                None if part == "ro" => disk.read_only = true,
+                None if position == 0 => disk.len = Some(parse_size(part)?),
+                _ => return Err(format!("`{part}` is none of block=, file=, ro")),
+            }
+        }
+        match disk.len {
+            None if disk.file.is_none() => Err("a disk in memory needs a size, such as 64M".into()),
+            Some(len) if len == 0 || len % u64::from(disk.block_len) != 0 => {
+                Err(format!("{len} bytes are no whole number of {}-byte blocks", disk.block_len))
+            }
+            _ => Ok(disk),
+        }
+    }
+}
+
+impl Disk {
+    fn config(&self) -> Result<LuConfig, String> {
+        let len = match (&self.file, self.len) {
+            (_, Some(len)) => len,
+            (Some(path), None) => std::fs::metadata(path)
+                .map_err(|error| {
+                    format!("{}: {error}; a file that does not exist needs a size", path.display())
+                })?
+                .len(),
+            (None, None) => unreachable!("refused when parsed"),
+        };
+        let block_len = u64::from(self.block_len);
+        if len == 0 || len % block_len != 0 {
+            return Err(format!("{len} bytes are no whole number of {block_len}-byte blocks"));
+        }
+        Ok(LuConfig {
+            device_type: DeviceType::Disk,
+            block_len: self.block_len,
+            blocks: len / block_len,
+            medium: match &self.file {
+                None => MediumConfig::Ram,
+                Some(path) => MediumConfig::File { path: path.clone() },
+            },
+            write_protect: self.read_only,
+        })
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        Some((at, 't' | 'T')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| format!("`{text}` is no size; examples: 1048576, 64M, 1G"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn units(line: &str) -> Result<Vec<(LunAddress, LuConfig)>, String> {
+        let words = format!("sensecheck-target --socket s {line}");
+        let args =
+            Args::try_parse_from(words.split_whitespace()).map_err(|error| error.to_string());
+        args.and_then(|args| args.units())
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn pool_comes_first_and_disks_are_the_next_target() {
+        let units = units("--targets 2 --luns 2 --disks 1 --disk 1M,block=4096,ro").expect("fine");
+        let addresses: Vec<_> = units.iter().map(|(at, _)| (at.target, at.lun)).collect();
+        assert_eq!(addresses, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]);
+        let types: Vec<_> = units.iter().map(|(_, unit)| unit.device_type as u8).collect();
+        assert_eq!(types, [3, 3, 3, 3, 0, 0]);
+        let given = &units[4].1;
+        assert_eq!((given.blocks, given.block_len, given.write_protect), (256, 4096, true));
+        assert_eq!((units[5].1.blocks, units[5].1.block_len), (32_768, 512));
+    }
+
+    #[test]
+    fn one_of_targets_and_luns_is_enough() {
+        assert_eq!(units("--targets 3").expect("fine").len(), 3);
+        assert_eq!(units("--luns 3").expect("fine").len(), 3);
+    }
+
+    #[test]
+    fn sizes_have_units_and_limits() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("3k"), Ok(3072));
+        assert_eq!(parse_size("2T"), Ok(2 << 40));
+        for bad in ["", "M", "-1", "1.5G", "99999999T", "1ü"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn size_of_an_existing_file_is_taken_from_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk");
+        let disk: Disk = format!("file={}", path.display()).parse().expect("fine");
+        assert!(disk.config().expect_err("no such file").contains("needs a size"));
+        std::fs::write(&path, [0; 1024]).expect("our directory");
+        assert_eq!(disk.config().expect("two blocks").blocks, 2);
+        std::fs::write(&path, [0; 1025]).expect("our directory");
+        assert!(disk.config().is_err());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, words) in [
+            ("", "nothing to serve"),
+            ("--disk ro", "needs a size"),
+            ("--disk 1000", "no whole number of 512-byte blocks"),
+            ("--disk 0", "no whole number"),
+            ("--disk 1M,block=513", "neither 512 nor 4096"),
+            ("--disk 1M,blok=512", "none of block=, file=, ro"),
+            ("--disk 1M,2M", "none of block=, file=, ro"),
+            ("--disk file=", "file= needs a path"),
+            ("--disks 256 --disk 1M", "more than 256 disks"),
+            ("--queues 63 --disks 1", "from 1 to 62"),
+            ("--luns 257", "257"),
+        ] {
+            let error = units(line).expect_err(line);
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+}

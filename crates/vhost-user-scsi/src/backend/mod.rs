@@ -1,0 +1,32 @@
+//! The vhost-user protocol, by means of the `vhost-user-backend` crate and hidden behind this module:
+//! the rest of the crate sees a [`QueueHandler`] that is handed [`Ring`]s, and a [`FrontEnd`] to start
+//! and stop. Another implementation of the protocol replaces this folder and nothing else.
+
+mod front_end;
+mod handler;
+mod ring;
+
+pub use front_end::FrontEnd;
+pub use ring::{Ring, RingError, Ticket};
+
+/// A virtio device: what the protocol has to ask it.
+pub trait QueueHandler: Send + Sync + 'static {
+    /// Number of virtqueues, at most [`QUEUES_MAX`].
+    fn queue_count(&self) -> usize;
+
+    /// The queues each worker thread serves, every queue exactly once.
+    fn queues_of_workers(&self) -> Vec<Vec<usize>>;
+
+    /// Feature bits of the device type; those of the transport are added to them.
+    fn features(&self) -> u64;
+
+    /// The configuration space.
+    fn config(&self) -> Vec<u8>;
+
+    /// The driver may have made chains available on this queue. Called on the queue's worker.
+    fn serve(&self, queue: usize, ring: &Ring);
+}
+
+/// Most virtqueues of a device: the vhost-user-backend crate names the queues of a worker in a 64-bit
+/// mask.
+pub const QUEUES_MAX: usize = 64;

@@ -1,0 +1,364 @@
+//! A virtqueue as this crate wants it: chains are popped under one lock, completed from any thread in
+//! any order, and never into a ring that was stopped in between.
+
+use std::{
+    fs::File,
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tracing::{debug, warn};
+use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
+use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::chain::Chain;
+
+/// Guest memory as the front end may replace it under way.
+pub(super) type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+/// How long stopping a ring waits for the chains in flight before it gives them up.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a completion may wait for others before the driver is told of it.
+const SIGNAL_DELAY_LIMIT: Duration = Duration::from_micros(50);
+
+/// A ring whose contents make no sense. The driver broke it; nothing more is fetched until it kicks
+/// again.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The available ring cannot be read, or its index ran more than a ring's length ahead.
+    #[error("available ring: {0}")]
+    Available(QueueError),
+    /// An entry of the available ring cannot be read.
+    #[error("an entry of the available ring is outside the guest's memory")]
+    Entry,
+}
+
+/// One virtqueue of a session. Clones are the same ring.
+#[derive(Clone)]
+pub struct Ring {
+    vring: VringMutex<Memory>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+/// What a ring knows beside the vring. The counters change under the vring's lock only; they are
+/// atomics so that the lock's holder can reach them.
+#[derive(Debug)]
+struct Shared {
+    memory: Memory,
+    /// Grows when the ring stops. A chain of an older generation completes into nothing.
+    generation: AtomicU64,
+    /// Chains of this generation popped and not yet completed.
+    in_flight: AtomicU32,
+    /// Whether the driver has not been told of a completion yet.
+    unsignalled: AtomicBool,
+    /// Whether [`Ring::stop`] waits for `in_flight` to become 0.
+    stopping: AtomicBool,
+    idle_lock: Mutex<()>,
+    idle: Condvar,
+}
+
+impl Ring {
+    fn state(&self) -> MutexGuard<'_, VringState<Memory>> {
+        self.vring.get_mut()
+    }
+
+    /// Takes the next chain the driver made available, if there is one and the ring runs.
+    ///
+    /// # Errors
+    /// If the available ring makes no sense.
+    pub fn pop(&self) -> Result<Option<Chain>, RingError> {
+        let mut state = self.state();
+        if !state.get_queue().ready() || !state.is_enabled() {
+            return Ok(None);
+        }
+        let memory = self.shared.memory.memory().into_inner();
+        let queue = state.get_queue_mut();
+        let available =
+            queue.avail_idx(&*memory, Ordering::Acquire).map_err(RingError::Available)?;
+        if available.0 == queue.next_avail() {
+            return Ok(None);
+        }
+        let mut chains = queue.iter(&*memory).map_err(RingError::Available)?;
+        let descriptors = chains.next().ok_or(RingError::Entry)?;
+        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket {
+            ring: self.clone(),
+            head: descriptors.head_index(),
+            generation: self.shared.generation.load(Ordering::Relaxed),
+            open: true,
+        };
+        drop(state);
+        let memory_of_chain = Arc::clone(&memory);
+        Ok(Some(Chain::new(memory_of_chain, descriptors, ticket)))
+    }
+
+    /// Calls `step` until it says that there is nothing left, with kicks suppressed meanwhile, and
+    /// tells the driver of completions: at the end, and under way when one would wait too long.
+    pub fn drain(&self, mut step: impl FnMut(&Ring) -> Result<bool, RingError>) {
+        if !self.suppress_kicks() {
+            return;
+        }
+        loop {
+            let mut oldest = None;
+            loop {
+                match step(self) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        warn!(%error, "ring is broken, waiting for the next kick");
+                        self.signal();
+                        self.allow_kicks();
+                        return;
+                    }
+                }
+                if self.shared.unsignalled.load(Ordering::Relaxed)
+                    && oldest.get_or_insert_with(Instant::now).elapsed() >= SIGNAL_DELAY_LIMIT
+                {
+                    self.signal();
+                    oldest = None;
+                }
+            }
+            self.signal();
+            if !self.allow_kicks() {
+                return;
+            }
+        }
+    }
+
+    /// Tells the driver of completions it has not been told of, if it wants to know.
+    pub fn signal(&self) {
+        signal(&self.shared, &mut self.state());
+    }
+
+    /// Asks the driver not to kick; false if the ring does not run.
+    fn suppress_kicks(&self) -> bool {
+        let mut state = self.state();
+        if !state.get_queue().ready() {
+            return false;
+        }
+        if let Err(error) = state.disable_notification() {
+            debug!(%error, "cannot suppress kicks");
+        }
+        true
+    }
+
+    /// Asks the driver to kick again; true if it made more available in the meantime.
+    fn allow_kicks(&self) -> bool {
+        let mut state = self.state();
+        if !state.get_queue().ready() {
+            return false;
+        }
+        state.enable_notification().unwrap_or_else(|error| {
+            debug!(%error, "cannot allow kicks");
+            false
+        })
+    }
+
+    /// Stops the ring: no chain is popped any more, those in flight are waited for, and what is still
+    /// in flight after [`STOP_LIMIT`] is abandoned. Nothing touches the ring afterwards.
+    fn stop(&self) {
+        let shared = &*self.shared;
+        shared.stopping.store(true, Ordering::SeqCst);
+        self.state().get_queue_mut().set_ready(false);
+        let guard = shared.idle_lock.lock().expect("no holder panics");
+        let (guard, _) = shared
+            .idle
+            .wait_timeout_while(guard, STOP_LIMIT, |()| shared.in_flight.load(Ordering::SeqCst) > 0)
+            .expect("no holder panics");
+        drop(guard);
+        shared.stopping.store(false, Ordering::SeqCst);
+
+        let mut state = self.state();
+        shared.generation.fetch_add(1, Ordering::Relaxed);
+        let abandoned = shared.in_flight.swap(0, Ordering::SeqCst);
+        if abandoned > 0 {
+            warn!(abandoned, "ring stopped with commands still in flight, which are given up");
+        }
+        // A front end that stops a ring to start it again expects no interrupt to be lost.
+        signal(shared, &mut state);
+    }
+
+    /// Ends the life of a chain: completed with a length, or abandoned.
+    fn finish(&self, head: u16, generation: u64, used_len: Option<u32>) {
+        let mut state = self.state();
+        if generation != self.shared.generation.load(Ordering::Relaxed) {
+            debug!(head, "completion for a ring that was stopped, dropped");
+            return;
+        }
+        if let Some(len) = used_len {
+            match state.add_used(head, len) {
+                Ok(()) => self.shared.unsignalled.store(true, Ordering::Relaxed),
+                Err(error) => warn!(head, %error, "cannot complete a chain"),
+            }
+        }
+        let left = self.shared.in_flight.fetch_sub(1, Ordering::SeqCst) - 1;
+        drop(state);
+        if left == 0 && self.shared.stopping.load(Ordering::SeqCst) {
+            drop(self.shared.idle_lock.lock().expect("no holder panics"));
+            self.shared.idle.notify_all();
+        }
+    }
+}
+
+fn signal(shared: &Shared, state: &mut VringState<Memory>) {
+    if !shared.unsignalled.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    // If the driver's wish cannot be read, one interrupt too many does no harm.
+    if state.needs_notification().unwrap_or(true)
+        && let Err(error) = state.signal_used_queue()
+    {
+        debug!(%error, "cannot signal the driver");
+    }
+}
+
+/// The right to complete one chain, once.
+#[derive(Debug)]
+pub struct Ticket {
+    ring: Ring,
+    head: u16,
+    generation: u64,
+    open: bool,
+}
+
+impl Ticket {
+    pub(crate) fn complete(mut self, used_len: u32) {
+        self.open = false;
+        self.ring.finish(self.head, self.generation, Some(used_len));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.open {
+            self.ring.finish(self.head, self.generation, None);
+        }
+    }
+}
+
+impl<'a> VringStateGuard<'a, Memory> for Ring {
+    type G = <VringMutex<Memory> as VringStateGuard<'a, Memory>>::G;
+}
+
+impl<'a> VringStateMutGuard<'a, Memory> for Ring {
+    type G = <VringMutex<Memory> as VringStateMutGuard<'a, Memory>>::G;
+}
+
+impl VringT<Memory> for Ring {
+    fn new(memory: Memory, max_queue_size: u16) -> Result<Self, QueueError> {
+        let vring = VringMutex::new(memory.clone(), max_queue_size)?;
+        let shared = Shared {
+            memory,
+            generation: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            unsignalled: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            idle_lock: Mutex::new(()),
+            idle: Condvar::new(),
+        };
+        Ok(Ring { vring, shared: Arc::new(shared) })
+    }
+
+    fn get_ref(&self) -> <Self as VringStateGuard<'_, Memory>>::G {
+        self.vring.get_ref()
+    }
+
+    fn get_mut(&self) -> <Self as VringStateMutGuard<'_, Memory>>::G {
+        self.vring.get_mut()
+    }
+
+    fn add_used(&self, desc_index: u16, len: u32) -> Result<(), QueueError> {
+        self.vring.add_used(desc_index, len)
+    }
+
+    fn signal_used_queue(&self) -> io::Result<()> {
+        self.vring.signal_used_queue()
+    }
+
+    fn enable_notification(&self) -> Result<bool, QueueError> {
+        self.vring.enable_notification()
+    }
+
+    fn disable_notification(&self) -> Result<(), QueueError> {
+        self.vring.disable_notification()
+    }
+
+    fn needs_notification(&self) -> Result<bool, QueueError> {
+        self.vring.needs_notification()
+    }
+
+    fn set_enabled(&self, enabled: bool) {
+        self.vring.set_enabled(enabled);
+    }
+
+    fn set_queue_info(&self, desc: u64, avail: u64, used: u64) -> Result<(), QueueError> {
+        self.vring.set_queue_info(desc, avail, used)
+    }
+
+    fn queue_next_avail(&self) -> u16 {
+        self.vring.queue_next_avail()
+    }
+
+    fn set_queue_next_avail(&self, base: u16) {
+        self.vring.set_queue_next_avail(base);
+    }
+
+    fn set_queue_next_used(&self, index: u16) {
+        self.vring.set_queue_next_used(index);
+    }
+
+    fn queue_used_idx(&self) -> Result<u16, QueueError> {
+        self.vring.queue_used_idx()
+    }
+
+    fn set_queue_size(&self, num: u16) {
+        self.vring.set_queue_size(num);
+    }
+
+    fn set_queue_event_idx(&self, enabled: bool) {
+        self.vring.set_queue_event_idx(enabled);
+    }
+
+    fn set_queue_ready(&self, ready: bool) {
+        if ready {
+            self.vring.set_queue_ready(true);
+        } else {
+            self.stop();
+        }
+    }
+
+    fn set_kick(&self, file: Option<File>) {
+        self.vring.set_kick(file);
+    }
+
+    /// A kick may have been read already, when the front end replaced the eventfd in between. An
+    /// error here would end the worker.
+    fn read_kick(&self) -> io::Result<bool> {
+        match self.vring.read_kick() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Ok(self.vring.get_ref().is_enabled())
+            }
+            other => other,
+        }
+    }
+
+    fn set_call(&self, file: Option<File>) {
+        self.vring.set_call(file);
+    }
+
+    fn set_err(&self, file: Option<File>) {
+        self.vring.set_err(file);
+    }
+}

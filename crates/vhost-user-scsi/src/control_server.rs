@@ -1,0 +1,200 @@
+//! The control socket: JSON lines in, JSON lines out, see the `control` crate.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    sync::{Arc, Mutex, MutexGuard},
+    thread::{Builder, JoinHandle},
+};
+
+use control::{CONTROL_VERSION, Command, Hello, Reply, Request, Response};
+use tracing::{debug, info, warn};
+
+use crate::{
+    journal::page,
+    poll::either_readable,
+    spec::{address_of, config_of, state_of},
+    target::Target,
+};
+
+/// Longest line from a client in bytes, newline included.
+pub const LINE_LEN_MAX: u64 = 1 << 20;
+
+/// Most clients at once; each has a thread.
+const CLIENTS_MAX: usize = 64;
+
+/// Serves clients on a socket until stopped.
+#[derive(Debug)]
+pub struct ControlServer {
+    clients: Arc<Clients>,
+    /// Closing it wakes the thread out of its wait for a connection.
+    wake: UnixStream,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+/// The connections that are open, to be shut down at the end.
+#[derive(Debug, Default)]
+struct Clients {
+    state: Mutex<ClientsState>,
+}
+
+#[derive(Debug, Default)]
+struct ClientsState {
+    stopped: bool,
+    next: u64,
+    open: HashMap<u64, (UnixStream, JoinHandle<()>)>,
+}
+
+impl ControlServer {
+    /// Starts serving `target` to whoever connects to `listener`.
+    ///
+    /// # Errors
+    /// If the system gives no thread or descriptor.
+    pub fn start(target: Arc<Target>, listener: UnixListener) -> io::Result<Self> {
+        let clients = Arc::new(Clients::default());
+        let (wake, woken) = UnixStream::pair()?;
+        let thread = {
+            let clients = Arc::clone(&clients);
+            Builder::new()
+                .name("control".into())
+                .spawn(move || accept(&target, &listener, &woken, &clients))?
+        };
+        Ok(ControlServer { clients, wake, thread })
+    }
+
+    /// Stops listening, hangs up on every client and waits for their threads.
+    ///
+    /// # Errors
+    /// What ended the serving before.
+    pub fn stop(self) -> io::Result<()> {
+        let open = {
+            let mut state = self.clients.state();
+            state.stopped = true;
+            std::mem::take(&mut state.open)
+        };
+        drop(self.wake);
+        for (stream, thread) in open.into_values() {
+            // An error means that the client has gone, which is what is wanted.
+            let _gone = stream.shutdown(Shutdown::Both);
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Clients {
+    fn state(&self) -> MutexGuard<'_, ClientsState> {
+        self.state.lock().expect("no holder panics")
+    }
+}
+
+fn accept(
+    target: &Arc<Target>,
+    listener: &UnixListener,
+    woken: &UnixStream,
+    clients: &Arc<Clients>,
+) -> io::Result<()> {
+    loop {
+        either_readable(listener, woken)?;
+        let mut state = clients.state();
+        if state.stopped {
+            return Ok(());
+        }
+        let (stream, _) = listener.accept()?;
+        if state.open.len() >= CLIENTS_MAX {
+            warn!(CLIENTS_MAX, "too many control clients, one more is turned away");
+            continue;
+        }
+        let id = state.next;
+        state.next += 1;
+        let thread = {
+            let (target, clients) = (Arc::clone(target), Arc::clone(clients));
+            let conversation = stream.try_clone()?;
+            Builder::new().name(format!("control-{id}")).spawn(move || {
+                if let Err(error) = converse(&target, conversation) {
+                    debug!(client = id, %error, "control client gone");
+                }
+                clients.state().open.remove(&id);
+            })?
+        };
+        state.open.insert(id, (stream, thread));
+    }
+}
+
+/// Answers the lines of one client until it hangs up.
+fn converse(target: &Target, stream: UnixStream) -> io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    let mut conversation = Conversation { target, greeted: false };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        reader.by_ref().take(LINE_LEN_MAX).read_until(b'\n', &mut line)?;
+        let whole = line.ends_with(b"\n");
+        if line.is_empty() || (!whole && (line.len() as u64) < LINE_LEN_MAX) {
+            // Hung up, perhaps within a line, which then is no request.
+            return Ok(());
+        }
+        let response = if whole {
+            conversation.respond(&line)
+        } else {
+            Response { id: 0, result: Err(format!("line is longer than {LINE_LEN_MAX} bytes")) }
+        };
+        let mut text = serde_json::to_vec(&response)?;
+        text.push(b'\n');
+        writer.write_all(&text)?;
+        if !whole {
+            // What follows is the middle of a line.
+            return writer.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+struct Conversation<'a> {
+    target: &'a Target,
+    greeted: bool,
+}
+
+impl Conversation<'_> {
+    fn respond(&mut self, line: &[u8]) -> Response {
+        match serde_json::from_slice(line) {
+            Ok(Request { id, command }) => Response { id, result: self.carry_out(command) },
+            Err(error) => Response { id: 0, result: Err(format!("not understood: {error}")) },
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) -> Result<Reply, String> {
+        if !self.greeted && !matches!(command, Command::Hello { .. }) {
+            return Err("the first request must be hello".into());
+        }
+        match command {
+            Command::Hello { version } => self.hello(version),
+            Command::ResetLun { address, spec } => {
+                let address = address_of(address);
+                self.target
+                    .reset_lun(address, &config_of(spec))
+                    .map_err(|error| error.to_string())?;
+                info!(target = address.target, lun = address.lun, "logical unit reset");
+                Ok(Reply::Done)
+            }
+            Command::Journal { address } => {
+                let unit = self.target.unit(address_of(address)).ok_or_else(|| {
+                    format!("target {} has no logical unit {}", address.target, address.lun)
+                })?;
+                Ok(Reply::Journal(page(unit.journal_snapshot())))
+            }
+            Command::Statistics => Ok(Reply::Statistics(self.target.statistics())),
+        }
+    }
+
+    fn hello(&mut self, version: u32) -> Result<Reply, String> {
+        if version != CONTROL_VERSION {
+            return Err(format!("version {version} is not spoken here, only {CONTROL_VERSION}"));
+        }
+        self.greeted = true;
+        let luns = self.target.device().addresses().into_iter().map(state_of).collect();
+        Ok(Reply::Hello(Hello { version: CONTROL_VERSION, pid: std::process::id(), luns }))
+    }
+}

@@ -1,0 +1,139 @@
+//! `sensecheck-target`: the daemon. It must not do anything the library could: it reads the command
+//! line, binds the sockets, waits for the end.
+
+#![forbid(unsafe_code)]
+
+mod args;
+
+use std::{
+    io,
+    process::ExitCode,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use device_server::{Device, DeviceConfig};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+use vhost_user_scsi::{
+    backend::FrontEnd,
+    control_server::ControlServer,
+    socket::{self, SocketPath},
+    target::Target,
+};
+
+use crate::args::Args;
+
+/// How long the end may take once it is asked for. A command that hangs in the kernel must not keep
+/// the process.
+const STOP_LIMIT: Duration = Duration::from_millis(500);
+
+/// Why the daemon stops.
+enum End {
+    Signal(i32),
+    FrontEndFailed,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = args
+        .device()
+        .unwrap_or_else(|error| Args::command().error(ErrorKind::ValueValidation, error).exit());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    abort_on_panic();
+    match run(&args, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A worker that panicked would leave a guest waiting for ever: the whole daemon goes, loudly.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of a command line tool")]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
+
+fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {
+    // Before the sockets exist, so that whoever sees them can already stop us.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
+    let device = Device::new(config)?;
+    let units = device.addresses().len();
+    let target = Arc::new(Target::new(device, args.queues));
+
+    let (ended, end) = mpsc::channel();
+    let (listener, socket_path) = socket::bind(&args.socket)?;
+    let front_end = {
+        let ended = ended.clone();
+        let target = Arc::clone(&target);
+        let tell = move || drop(ended.send(End::FrontEndFailed));
+        FrontEnd::start(target, listener, tell).context("cannot serve the vhost-user socket")?
+    };
+    // Last: a bench that can connect here finds everything ready.
+    let (control, control_path) = match &args.control {
+        None => (None, None),
+        Some(path) => {
+            let (listener, path) = socket::bind(path)?;
+            let server = ControlServer::start(target, listener);
+            (Some(server.context("cannot serve the control socket")?), Some(path))
+        }
+    };
+    info!(units, queues = args.queues, socket = %args.socket.display(), "ready");
+
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            // The receiver is gone only when the end has come already.
+            drop(ended.send(End::Signal(signal)));
+        }
+    })?;
+    match end.recv()? {
+        End::Signal(signal) => {
+            info!(signal, "stopping");
+            stop(front_end, control, socket_path, control_path);
+            Ok(())
+        }
+        End::FrontEndFailed => front_end.stop().context("the vhost-user socket cannot be served"),
+    }
+}
+
+/// Removes the sockets and ends the threads, the latter within [`STOP_LIMIT`].
+fn stop(
+    front_end: FrontEnd,
+    control: Option<ControlServer>,
+    socket_path: SocketPath,
+    control_path: Option<SocketPath>,
+) {
+    drop((socket_path, control_path));
+    let (done, stopped) = mpsc::channel();
+    thread::spawn(move || {
+        let results = [front_end.stop(), control.map_or(Ok(()), ControlServer::stop)];
+        // The receiver is gone when the limit has passed.
+        drop(done.send(results));
+    });
+    match stopped.recv_timeout(STOP_LIMIT) {
+        Ok(results) => {
+            for error in results.into_iter().filter_map(Result::err) {
+                tracing::warn!(%error, "while stopping");
+            }
+        }
+        Err(_) => tracing::warn!("commands still run, leaving without them"),
+    }
+}

@@ -1,0 +1,193 @@
+//! A request queue: fetch a command, execute it, complete it. The three are separate steps of a
+//! [`Command`] that owns all it needs, so that a command may be executed or completed later and
+//! elsewhere than where it was fetched.
+
+use std::mem::size_of;
+
+use device_server::{DataBuffers, Lookup, LunAddress, Outcome, SgList, TaskContext};
+use tracing::{debug, trace};
+
+use crate::{
+    backend::{Ring, RingError},
+    chain::Chain,
+    journal::{Record, now_us},
+    target::Target,
+    unit::Running,
+    wire::{CmdReq, CmdResp, Response, SENSE_SIZE, task_attribute},
+};
+
+/// Length of the device-readable header.
+const REQUEST_LEN: u32 = 51;
+/// Length of the device-writable header.
+const RESPONSE_LEN: u32 = 108;
+
+const _: () = assert!(size_of::<CmdReq>() == REQUEST_LEN as usize);
+const _: () = assert!(size_of::<CmdResp>() == RESPONSE_LEN as usize);
+
+/// Serves everything that is available on the queue.
+pub(crate) fn serve(target: &Target, queue: usize, ring: &Ring) {
+    ring.drain(|ring| match fetch(target, queue, ring)? {
+        Fetched::Nothing => Ok(false),
+        Fetched::Command(command) => {
+            let outcome = command.execute(target);
+            command.complete(target, outcome);
+            Ok(true)
+        }
+        Fetched::Refused(chain, why) => {
+            refuse(target, chain, why);
+            Ok(true)
+        }
+    });
+}
+
+/// What a look at the queue brought.
+enum Fetched {
+    Nothing,
+    Command(Command),
+    Refused(Chain, Refusal),
+}
+
+/// Why a chain is not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It is no command.
+    Malformed(&'static str),
+    /// It addresses no target.
+    BadTarget,
+}
+
+/// A command between fetching and completion.
+#[derive(Debug)]
+pub(crate) struct Command {
+    chain: Chain,
+    request: CmdReq,
+    address: LunAddress,
+    /// Absent if the target is there but the logical unit is not.
+    running: Option<Running>,
+    fetched_us: u64,
+}
+
+fn fetch(target: &Target, queue: usize, ring: &Ring) -> Result<Fetched, RingError> {
+    let _fetching = target.fetching(queue);
+    Ok(match ring.pop()? {
+        None => Fetched::Nothing,
+        Some(chain) => match parse(target, &chain) {
+            Ok((request, address)) => {
+                let tag = Some(request.tag.get());
+                let running = target.unit(address).map(|unit| unit.begin(tag));
+                let fetched_us = now_us();
+                Fetched::Command(Command { chain, request, address, running, fetched_us })
+            }
+            Err(why) => Fetched::Refused(chain, why),
+        },
+    })
+}
+
+fn parse(target: &Target, chain: &Chain) -> Result<(CmdReq, LunAddress), Refusal> {
+    if chain.fault().is_some() {
+        return Err(Refusal::Malformed("descriptor chain"));
+    }
+    if chain.writable_len() < RESPONSE_LEN {
+        return Err(Refusal::Malformed("no room for a response"));
+    }
+    let request: CmdReq =
+        chain.read_header().ok_or(Refusal::Malformed("shorter than a request"))?;
+    if chain.readable_len() > REQUEST_LEN && chain.writable_len() > RESPONSE_LEN {
+        // VIRTIO_SCSI_F_INOUT is not offered.
+        return Err(Refusal::Malformed("data in both directions"));
+    }
+    let address = LunAddress::from_virtio(&request.lun).ok_or(Refusal::BadTarget)?;
+    match target.device().lookup(address.target, address.lun) {
+        Lookup::NoTarget => Err(Refusal::BadTarget),
+        Lookup::AbsentUnit | Lookup::Unit => Ok((request, address)),
+    }
+}
+
+/// Answers a chain that is not executed, if it has room for an answer.
+fn refuse(target: &Target, chain: Chain, why: Refusal) {
+    let response = match why {
+        Refusal::Malformed(reason) => {
+            debug!(reason, fault = chain.fault().map(tracing::field::display), "malformed command");
+            target.count_malformed();
+            Response::Failure
+        }
+        Refusal::BadTarget => {
+            target.count_command();
+            Response::BadTarget
+        }
+    };
+    // Nothing was moved, so all data offered is residual.
+    let offered = chain.readable_len().saturating_sub(REQUEST_LEN)
+        + chain.writable_len().saturating_sub(RESPONSE_LEN);
+    let answered = chain.write_header(&CmdResp::of_transport(response, offered));
+    chain.complete(if answered { RESPONSE_LEN } else { 0 });
+}
+
+impl Command {
+    /// Lets the device server execute it, moving data straight between medium and guest.
+    fn execute(&self, target: &Target) -> Outcome {
+        let task = TaskContext {
+            tag: self.request.tag.get(),
+            attribute: task_attribute(self.request.task_attr),
+            cdb: &self.request.cdb,
+        };
+        let mut data = DataBuffers {
+            data_out: SgList::new(self.chain.readable_slices(REQUEST_LEN)),
+            data_in: SgList::new(self.chain.writable_slices(RESPONSE_LEN)),
+        };
+        target.device().execute(target.nexus(), self.address, &task, &mut data)
+    }
+
+    /// Writes response and journal, then gives the chain back to the driver.
+    fn complete(self, target: &Target, outcome: Outcome) {
+        let data_out_len = self.chain.readable_len() - REQUEST_LEN;
+        let data_in_len = self.chain.writable_len() - RESPONSE_LEN;
+        let moved = outcome.data_out_len + outcome.data_in_len;
+        let residual = u64::from(data_out_len + data_in_len)
+            .checked_sub(moved)
+            .and_then(|residual| u32::try_from(residual).ok())
+            .expect("the device server moves no more than it was offered");
+        let response = if outcome.overrun { Response::Overrun } else { Response::Ok };
+        let sense = outcome.sense.unwrap_or_default();
+        let answer =
+            self.answer(&sense, residual, outcome.status_qualifier, outcome.status as u8, response);
+        trace!(address = ?self.address, tag = self.request.tag.get(), ?answer, "answered");
+
+        target.count_command();
+        let answered = self.chain.write_header(&answer);
+        if let Some(running) = &self.running {
+            running.unit().record(Record {
+                fetched_us: self.fetched_us,
+                completed_us: now_us(),
+                cdb: self.request.cdb,
+                data_out_len,
+                data_in_len,
+                status: answer.status,
+                sense: sense.into(),
+                residual,
+                response,
+            });
+        }
+        let data_in_moved = u32::try_from(outcome.data_in_len).expect("no more than was offered");
+        self.chain.complete(if answered { RESPONSE_LEN + data_in_moved } else { 0 });
+        // Only now has the command ended for those who wait for it.
+        drop(self.running);
+    }
+
+    fn answer(
+        &self,
+        sense: &[u8],
+        residual: u32,
+        status_qualifier: u16,
+        status: u8,
+        response: Response,
+    ) -> CmdResp {
+        let sense_len = sense.len().min(SENSE_SIZE);
+        let mut answer = CmdResp::of_transport(response, residual);
+        answer.sense[..sense_len].copy_from_slice(&sense[..sense_len]);
+        answer.sense_len = u32::try_from(sense_len).expect("at most SENSE_SIZE").into();
+        answer.status_qualifier = status_qualifier.into();
+        answer.status = status;
+        answer
+    }
+}

@@ -1,0 +1,49 @@
+//! Logical units in the words of the control socket and of the device server.
+
+use control::{DeviceType, LunSpec, LunState, Medium};
+use device_server::{self as server, LuConfig, MediumConfig};
+
+/// An address of the control socket in the device server's type.
+#[must_use]
+pub fn address_of(address: control::LunAddress) -> server::LunAddress {
+    server::LunAddress { target: address.target, lun: address.lun }
+}
+
+/// What a unit shall become, in the device server's type.
+#[must_use]
+pub fn config_of(spec: LunSpec) -> LuConfig {
+    LuConfig {
+        device_type: match spec.device_type {
+            DeviceType::Disk => server::DeviceType::Disk,
+            DeviceType::Processor => server::DeviceType::Processor,
+        },
+        block_len: spec.block_len,
+        blocks: spec.blocks,
+        medium: match spec.medium {
+            Medium::Ram => MediumConfig::Ram,
+            Medium::File { path } => MediumConfig::File { path },
+        },
+        write_protect: spec.write_protect,
+    }
+}
+
+/// What a unit is, in the control socket's types.
+#[must_use]
+pub fn state_of((address, config): (server::LunAddress, LuConfig)) -> LunState {
+    LunState {
+        address: control::LunAddress { target: address.target, lun: address.lun },
+        spec: LunSpec {
+            device_type: match config.device_type {
+                server::DeviceType::Disk => DeviceType::Disk,
+                server::DeviceType::Processor => DeviceType::Processor,
+            },
+            block_len: config.block_len,
+            blocks: config.blocks,
+            medium: match config.medium {
+                MediumConfig::Ram => Medium::Ram,
+                MediumConfig::File { path } => Medium::File { path },
+            },
+            write_protect: config.write_protect,
+        },
+    }
+}

@@ -1,0 +1,222 @@
+//! The device server with what the transport adds to it: requests in flight, journals, counters, and
+//! the barrier that makes a reset of a logical unit exact.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use control::Statistics;
+use device_server::{ConfigError, Device, LuConfig, LunAddress, NexusId};
+use zerocopy::IntoBytes;
+
+use crate::{
+    backend::{QUEUES_MAX, QueueHandler, Ring},
+    control_queue, request_queue,
+    unit::{StillInFlight, Unit, Which},
+    wire::{self, CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE},
+};
+
+/// Most request queues: what is left of [`QUEUES_MAX`].
+pub const REQUEST_QUEUES_MAX: usize = QUEUES_MAX - FIRST_REQUEST_QUEUE;
+
+/// How long a reset or a task management function waits for requests in flight.
+const WAIT_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why a logical unit was not reset. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// There is no such unit, or it cannot be what it shall become.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Requests did not end in time, or others kept coming.
+    #[error("{source} on target {} LUN {} after {} ms", address.target, address.lun, limit.as_millis())]
+    Busy {
+        /// Which unit.
+        address: LunAddress,
+        /// How long was waited.
+        limit: Duration,
+        /// What was left.
+        source: StillInFlight,
+    },
+}
+
+/// A SCSI device behind virtqueues.
+#[derive(Debug)]
+pub struct Target {
+    device: Device,
+    units: BTreeMap<LunAddress, Arc<Unit>>,
+    /// One lock for each queue, held from popping a chain until its request is registered with its
+    /// unit. Whoever holds them all knows that nothing is between ring and registry.
+    fetch_locks: Vec<Mutex<()>>,
+    wait_limit: Duration,
+    statistics: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    commands: AtomicU64,
+    control_requests: AtomicU64,
+    malformed: AtomicU64,
+}
+
+impl Target {
+    /// Puts a device behind `request_queues` queues.
+    ///
+    /// # Panics
+    /// If there is no request queue or more than [`REQUEST_QUEUES_MAX`].
+    #[must_use]
+    pub fn new(device: Device, request_queues: usize) -> Self {
+        assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
+        let addresses = device.addresses();
+        Target {
+            units: addresses.into_iter().map(|(address, _)| (address, Arc::default())).collect(),
+            fetch_locks: (0..FIRST_REQUEST_QUEUE + request_queues)
+                .map(|_| Mutex::default())
+                .collect(),
+            device,
+            wait_limit: WAIT_LIMIT,
+            statistics: Counters::default(),
+        }
+    }
+
+    /// The same with another limit on waiting for requests in flight.
+    #[must_use]
+    pub fn with_wait_limit(mut self, limit: Duration) -> Self {
+        self.wait_limit = limit;
+        self
+    }
+
+    /// The device server.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The I_T nexus of a queue. All queues of a socket are one initiator port.
+    #[must_use]
+    pub fn nexus(&self) -> NexusId {
+        NexusId(0)
+    }
+
+    /// What the transport keeps for a logical unit, if there is one.
+    #[must_use]
+    pub fn unit(&self, address: LunAddress) -> Option<&Arc<Unit>> {
+        self.units.get(&address)
+    }
+
+    /// The units of a target.
+    pub fn units_of(&self, target: u8) -> impl Iterator<Item = &Arc<Unit>> {
+        let all = LunAddress { target, lun: 0 }..=LunAddress { target, lun: u16::MAX };
+        self.units.range(all).map(|(_, unit)| unit)
+    }
+
+    /// How long a task management function waits for the commands it concerns.
+    #[must_use]
+    pub fn wait_limit(&self) -> Duration {
+        self.wait_limit
+    }
+
+    /// To be held from popping a chain of `queue` until its request is registered with its unit.
+    pub(crate) fn fetching(&self, queue: usize) -> MutexGuard<'_, ()> {
+        self.fetch_locks[queue].lock().expect("no holder panics")
+    }
+
+    /// Makes a logical unit as new, with the barrier of the control socket: when this returns, no
+    /// request fetched before runs on the unit, and every one fetched later sees the new unit.
+    ///
+    /// # Errors
+    /// If the configuration is refused or a request in flight does not end; nothing has changed then.
+    pub fn reset_lun(&self, address: LunAddress, config: &LuConfig) -> Result<(), ResetError> {
+        let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
+        let deadline = std::time::Instant::now() + self.wait_limit;
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            unit.wait_for(Which::All, left).map_err(|source| ResetError::Busy {
+                address,
+                limit: self.wait_limit,
+                source,
+            })?;
+            let nothing_fetched: Vec<_> =
+                (0..self.fetch_locks.len()).map(|queue| self.fetching(queue)).collect();
+            if unit.has(Which::All) {
+                // Something was fetched between the wait and the locks.
+                drop(nothing_fetched);
+                continue;
+            }
+            self.device.reset_lu(address, config.clone())?;
+            unit.clear_journal();
+            return Ok(());
+        }
+    }
+
+    pub(crate) fn count_command(&self) {
+        self.statistics.commands.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_control_request(&self) {
+        self.statistics.control_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_malformed(&self) {
+        self.statistics.malformed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counters since start.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            commands: self.statistics.commands.load(Ordering::Relaxed),
+            control_requests: self.statistics.control_requests.load(Ordering::Relaxed),
+            malformed: self.statistics.malformed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl QueueHandler for Target {
+    fn queue_count(&self) -> usize {
+        self.fetch_locks.len()
+    }
+
+    /// A worker for each request queue, and one for the control and event queues: a task management
+    /// function that waits for commands must not keep them from running.
+    fn queues_of_workers(&self) -> Vec<Vec<usize>> {
+        let others = std::iter::once(vec![CONTROL_QUEUE, EVENT_QUEUE]);
+        others.chain((FIRST_REQUEST_QUEUE..self.queue_count()).map(|queue| vec![queue])).collect()
+    }
+
+    fn features(&self) -> u64 {
+        1 << wire::F_HOTPLUG | 1 << wire::F_CHANGE
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let request_queues = self.queue_count() - FIRST_REQUEST_QUEUE;
+        wire::Config {
+            num_queues: u32::try_from(request_queues).expect("at most QUEUES_MAX").into(),
+            seg_max: 126.into(),
+            max_sectors: 0xffff.into(),
+            cmd_per_lun: 128.into(),
+            event_info_size: 16.into(),
+            sense_size: 96.into(),
+            cdb_size: 32.into(),
+            max_channel: 0.into(),
+            max_target: 255.into(),
+            max_lun: u32::from(scsi::lun::LUN_MAX).into(),
+        }
+        .as_bytes()
+        .to_vec()
+    }
+
+    fn serve(&self, queue: usize, ring: &Ring) {
+        match queue {
+            CONTROL_QUEUE => control_queue::serve(self, ring),
+            // The driver's buffers wait in the ring until there is an event to report.
+            EVENT_QUEUE => {}
+            _ => request_queue::serve(self, queue, ring),
+        }
+    }
+}

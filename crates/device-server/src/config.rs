@@ -10,6 +10,8 @@ pub const RAM_LEN_MAX: u64 = 16 << 30;
 /// The targets and logical units of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceConfig {
+    /// Tells this device from others an initiator may see at once; part of every unit's designators.
+    pub identifier: u32,
     /// Every logical unit with its address. A target is present if it has at least one.
     pub units: Vec<(LunAddress, LuConfig)>,
 }
@@ -102,7 +104,7 @@ pub enum ConfigError {
         /// The system's words.
         reason: String,
     },
-    /// The file cannot be opened, created or extended.
+    /// The file cannot be opened, created or extended, or is no file.
     #[error("medium {}: {source}", path.display())]
     File {
         /// The file.

@@ -5,11 +5,20 @@
 //! outcome is data; nothing here panics, blocks on another command, or allocates without bound.
 //!
 //! A [`Device`] is shared by all queue workers of a transport. No lock is held while data moves.
+//!
+//! * [`device`] finds the logical unit and runs the command; `unit` is what a unit is made of.
+//! * `handlers` has one function for each row of the command table.
+//! * `error` is the one map from what went wrong to sense data.
+//! * [`data`] moves parameter data and counts; [`medium`] keeps the blocks.
 
 pub mod config;
 pub mod data;
 pub mod device;
+mod error;
+mod handlers;
+pub mod medium;
 pub mod outcome;
+mod unit;
 
 pub use config::{ConfigError, DeviceConfig, DeviceType, LuConfig, MediumConfig};
 pub use data::{DataBuffers, SgList};

@@ -55,6 +55,19 @@ pub fn decode_single_level(field: &[u8; LUN_LEN]) -> Option<u16> {
     }
 }
 
+/// REPORT LUNS parameter data (SPC, REPORT LUNS command): LUN LIST LENGTH in bytes, four reserved
+/// bytes, then a LUN structure for each of `luns`, at most 16384.
+#[must_use]
+pub fn report_luns_data(luns: impl IntoIterator<Item = u16>) -> Vec<u8> {
+    let mut data = vec![0; 8];
+    for lun in luns {
+        data.extend_from_slice(&encode_single_level(lun));
+    }
+    let len = u32::try_from(data.len() - 8).expect("at most 16384 LUN structures");
+    data[..4].copy_from_slice(&len.to_be_bytes());
+    data
+}
+
 fn decode_level([high, low]: [u8; 2]) -> Option<u16> {
     match high & 0xc0 {
         0 if high == 0 => Some(low.into()),
@@ -92,6 +105,14 @@ mod tests {
         ] {
             assert_eq!(LunAddress::from_virtio(&field), None, "{field:02x?}");
         }
+    }
+
+    #[test]
+    fn report_luns_data_counts_bytes() {
+        let data = report_luns_data([0, 256]);
+        assert_eq!(data[..8], [0, 0, 0, 16, 0, 0, 0, 0]);
+        assert_eq!(data[8..16], [0; 8]);
+        assert_eq!(data[16..], [0x41, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

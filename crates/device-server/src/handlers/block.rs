@@ -1,0 +1,114 @@
+//! READ, WRITE, SYNCHRONIZE CACHE and READ CAPACITY in all their lengths (SBC).
+
+use scsi::{
+    BlockRange, Lba,
+    capacity::{Capacity10, Capacity16},
+    cdb::{self, Transfer},
+};
+use zerocopy::IntoBytes;
+
+use super::Execution;
+use crate::{error::CommandError, unit::LogicalUnit};
+
+macro_rules! transfers {
+    ($($read:ident $write:ident $cdb:ident;)+) => {$(
+        pub(super) fn $read(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
+            let transfer = execution.cdb::<cdb::$cdb>().transfer();
+            read(execution, transfer)
+        }
+
+        pub(super) fn $write(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
+            let transfer = execution.cdb::<cdb::$cdb>().transfer();
+            write(execution, transfer)
+        }
+    )+};
+}
+transfers! {
+    read_6 write_6 ReadWrite6;
+    read_10 write_10 ReadWrite10;
+    read_12 write_12 ReadWrite12;
+    read_16 write_16 ReadWrite16;
+}
+
+fn read(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(), CommandError> {
+    let unit = execution.unit;
+    let (offset, len) = byte_range(unit, transfer.range)?;
+    if transfer.force_unit_access {
+        // FUA reads the medium itself: whatever the cache holds has to be there first.
+        flush(unit)?;
+    }
+    execution
+        .data
+        .read(&*unit.medium, offset, len)
+        .map_err(|error| CommandError::ReadFailed(block_at(unit, offset + error.done)))
+}
+
+fn write(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(), CommandError> {
+    let unit = execution.unit;
+    if unit.config.write_protect {
+        return Err(CommandError::WriteProtected);
+    }
+    let (offset, len) = byte_range(unit, transfer.range)?;
+    execution
+        .data
+        .write(&*unit.medium, offset, len)
+        .map_err(|error| CommandError::WriteFailed(block_at(unit, offset + error.done)))?;
+    if transfer.force_unit_access { flush(unit) } else { Ok(()) }
+}
+
+pub(super) fn synchronize_cache_10(
+    execution: &mut Execution<'_, '_, '_>,
+) -> Result<(), CommandError> {
+    let cdb = execution.cdb::<cdb::SynchronizeCache10>();
+    synchronize_cache(execution.unit, cdb.lba.get().into(), cdb.blocks.get().into())
+}
+
+pub(super) fn synchronize_cache_16(
+    execution: &mut Execution<'_, '_, '_>,
+) -> Result<(), CommandError> {
+    let cdb = execution.cdb::<cdb::SynchronizeCache16>();
+    synchronize_cache(execution.unit, cdb.lba.get(), cdb.blocks.get().into())
+}
+
+/// IMMED is accepted and makes no difference: the answer may come later than it has to.
+fn synchronize_cache(unit: &LogicalUnit, lba: u64, blocks: u64) -> Result<(), CommandError> {
+    byte_range(unit, BlockRange { start: Lba(lba), blocks })?;
+    flush(unit)
+}
+
+pub(super) fn read_capacity_10(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
+    let unit = execution.unit;
+    let data = Capacity10::new(unit.config.blocks, unit.block_len);
+    // READ CAPACITY(10) has no ALLOCATION LENGTH.
+    execution.data.send(data.as_bytes(), u64::MAX);
+    Ok(())
+}
+
+pub(super) fn read_capacity_16(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
+    let unit = execution.unit;
+    let data = Capacity16::new(unit.config.blocks, unit.block_len);
+    let allocation_length = execution.cdb::<cdb::ReadCapacity16>().allocation_length;
+    execution.data.send(data.as_bytes(), allocation_length.get());
+    Ok(())
+}
+
+/// Offset and length in bytes of blocks that must lie within the unit.
+fn byte_range(unit: &LogicalUnit, range: BlockRange) -> Result<(u64, u64), CommandError> {
+    if !range.is_within(unit.config.blocks) {
+        return Err(CommandError::OutOfRange);
+    }
+    let offset = unit.block_len.bytes_of(range.start.0).ok_or(CommandError::OutOfRange)?;
+    let len = unit.block_len.bytes_of(range.blocks).ok_or(CommandError::OutOfRange)?;
+    Ok((offset, len))
+}
+
+fn block_at(unit: &LogicalUnit, offset: u64) -> Lba {
+    Lba(offset / u64::from(unit.block_len.bytes()))
+}
+
+fn flush(unit: &LogicalUnit) -> Result<(), CommandError> {
+    if !unit.medium.has_volatile_cache() {
+        return Ok(());
+    }
+    unit.medium.flush().map_err(|_| CommandError::FlushFailed)
+}

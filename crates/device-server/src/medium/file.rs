@@ -1,0 +1,84 @@
+//! A medium in a file.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek, SeekFrom},
+    os::unix::fs::FileTypeExt,
+    path::Path,
+};
+
+use vm_memory::VolatileSlice;
+
+use super::{Medium, MediumError, vectored};
+
+/// A regular file or a block device. Data moves between the page cache and the buffers without a
+/// copy of ours in between.
+#[derive(Debug)]
+pub struct FileMedium {
+    file: File,
+}
+
+impl FileMedium {
+    /// Opens the file for `len` bytes: created if absent, extended sparsely if too short. With
+    /// `read_only` an existing file that is long enough is not opened for writing.
+    ///
+    /// # Errors
+    /// The file cannot be opened, created or extended, or is neither a regular file nor a block
+    /// device.
+    pub fn open(path: &Path, len: u64, read_only: bool) -> io::Result<Self> {
+        if read_only {
+            match OpenOptions::new().read(true).open(path) {
+                Ok(file) if stored_len(&file)? >= len => return Ok(FileMedium { file }),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        if stored_len(&file)? < len {
+            file.set_len(len)?;
+        }
+        Ok(FileMedium { file })
+    }
+}
+
+fn stored_len(mut file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok(metadata.len())
+    } else if metadata.file_type().is_block_device() {
+        file.seek(SeekFrom::End(0))
+    } else {
+        let message = "neither a regular file nor a block device";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    }
+}
+
+impl Medium for FileMedium {
+    fn read_at(
+        &self,
+        offset: u64,
+        into: &[VolatileSlice<'_>],
+        len: u64,
+    ) -> Result<(), MediumError> {
+        vectored::read_at(&self.file, offset, into, len)
+    }
+
+    fn write_at(
+        &self,
+        offset: u64,
+        from: &[VolatileSlice<'_>],
+        len: u64,
+    ) -> Result<(), MediumError> {
+        vectored::write_at(&self.file, offset, from, len)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn has_volatile_cache(&self) -> bool {
+        true
+    }
+}

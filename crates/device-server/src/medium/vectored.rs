@@ -1,0 +1,114 @@
+//! `preadv` and `pwritev` between a file and volatile memory: the only unsafe code of this crate.
+//!
+//! The standard library's vectored I/O wants references to memory, which must not change behind
+//! their back; a guest's memory does. So the system call gets raw pointers.
+
+use std::{fs::File, io, os::fd::AsRawFd};
+
+use vm_memory::VolatileSlice;
+
+use super::MediumError;
+
+/// Pieces in one system call; Linux takes at most 1024 (UIO_MAXIOV).
+const IOV_MAX: usize = 1024;
+
+/// The two system calls.
+#[derive(Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
+}
+
+pub(super) fn read_at(
+    file: &File,
+    offset: u64,
+    into: &[VolatileSlice<'_>],
+    len: u64,
+) -> Result<(), MediumError> {
+    transfer(file, offset, into, len, Direction::Read)
+}
+
+pub(super) fn write_at(
+    file: &File,
+    offset: u64,
+    from: &[VolatileSlice<'_>],
+    len: u64,
+) -> Result<(), MediumError> {
+    transfer(file, offset, from, len, Direction::Write)
+}
+
+/// Moves `len` bytes, in as many calls as it takes: a call may move less than asked for.
+fn transfer(
+    file: &File,
+    offset: u64,
+    slices: &[VolatileSlice<'_>],
+    len: u64,
+    direction: Direction,
+) -> Result<(), MediumError> {
+    let mut done = 0;
+    while done < len {
+        let moved = offset
+            .checked_add(done)
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+            .and_then(|at| call(file, at, slices, done, len - done, direction));
+        match moved {
+            Ok(0) => {
+                // The file was made long enough once; somebody has cut it, or the device is full.
+                let source = match direction {
+                    Direction::Read => io::ErrorKind::UnexpectedEof.into(),
+                    Direction::Write => io::ErrorKind::WriteZero.into(),
+                };
+                return Err(MediumError { done, source });
+            }
+            Ok(count) => done += count,
+            Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(MediumError { done, source }),
+        }
+    }
+    Ok(())
+}
+
+/// One system call: at most `len` bytes at file offset `at`, beginning `skip` bytes into `slices`.
+fn call(
+    file: &File,
+    at: u64,
+    slices: &[VolatileSlice<'_>],
+    mut skip: u64,
+    len: u64,
+    direction: Direction,
+) -> io::Result<u64> {
+    let at = libc::off_t::try_from(at).map_err(io::Error::other)?;
+    let mut guards = Vec::with_capacity(slices.len().min(IOV_MAX));
+    let mut iovecs = Vec::with_capacity(slices.len().min(IOV_MAX));
+    let mut rest = len;
+    for slice in slices {
+        let slice_len = slice.len() as u64;
+        if skip >= slice_len {
+            skip -= slice_len;
+            continue;
+        }
+        if rest == 0 || iovecs.len() == IOV_MAX {
+            break;
+        }
+        // `skip` and `rest` fit: both are below the length of the slice where they are used.
+        let start = usize::try_from(skip).map_err(io::Error::other)?;
+        let count = usize::try_from(rest.min(slice_len - skip)).map_err(io::Error::other)?;
+        skip = 0;
+        let guard = slice.subslice(start, count).map_err(io::Error::other)?.ptr_guard_mut();
+        iovecs.push(libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: count });
+        guards.push(guard);
+        rest -= count as u64;
+    }
+    let iov_count = libc::c_int::try_from(iovecs.len()).map_err(io::Error::other)?;
+    // SAFETY: every iovec lies within a VolatileSlice, whose memory its lifetime keeps mapped and
+    // its guard, alive until the end of this function, keeps accessible. The kernel copies as another
+    // device would; no reference to that memory exists.
+    let moved = unsafe {
+        match direction {
+            Direction::Read => libc::preadv(file.as_raw_fd(), iovecs.as_ptr(), iov_count, at),
+            Direction::Write => libc::pwritev(file.as_raw_fd(), iovecs.as_ptr(), iov_count, at),
+        }
+    };
+    drop(guards);
+    u64::try_from(moved).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,94 @@
+//! A logical unit: what it is made of and who it says it is.
+
+use std::sync::Arc;
+
+use scsi::{BlockLen, LunAddress, SenseFormat, vpd};
+
+use crate::{
+    ConfigError, LuConfig, MediumConfig,
+    config::RAM_LEN_MAX,
+    medium::{FileMedium, Medium, RamMedium},
+};
+
+/// A logical unit. It never changes: a reset puts a new one in its place, so that commands already
+/// running finish on the old one.
+#[derive(Debug)]
+pub(crate) struct LogicalUnit {
+    pub(crate) config: LuConfig,
+    pub(crate) block_len: BlockLen,
+    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) designation: Designation,
+}
+
+/// What tells a logical unit from all others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Designation {
+    identifier: u32,
+    address: LunAddress,
+}
+
+impl Designation {
+    /// Unique among the devices with different identifiers: 32 bits of device, 8 of target, 16 of
+    /// LUN.
+    fn value(self) -> u64 {
+        u64::from(self.identifier) << 24
+            | u64::from(self.address.target) << 16
+            | u64::from(self.address.lun)
+    }
+
+    /// NAA, locally assigned.
+    pub(crate) fn naa(self) -> u64 {
+        vpd::naa_locally_assigned(self.value())
+    }
+
+    /// PRODUCT SERIAL NUMBER: 14 hexadecimal digits.
+    pub(crate) fn serial(self) -> String {
+        format!("{:014x}", self.value())
+    }
+}
+
+impl LogicalUnit {
+    /// Makes a unit and its medium.
+    pub(crate) fn new(
+        identifier: u32,
+        address: LunAddress,
+        config: LuConfig,
+    ) -> Result<LogicalUnit, ConfigError> {
+        let block_len =
+            BlockLen::new(config.block_len).ok_or(ConfigError::BlockLen(config.block_len))?;
+        let len = block_len
+            .bytes_of(config.blocks)
+            .filter(|len| *len > 0 && i64::try_from(*len).is_ok())
+            .ok_or(ConfigError::Blocks { blocks: config.blocks, block_len: config.block_len })?;
+        let medium = open_medium(&config, len)?;
+        let designation = Designation { identifier, address };
+        Ok(LogicalUnit { config, block_len, medium, designation })
+    }
+
+    /// PERIPHERAL QUALIFIER 000b and PERIPHERAL DEVICE TYPE.
+    pub(crate) fn peripheral(&self) -> u8 {
+        self.config.device_type as u8
+    }
+
+    /// Format of the sense data that comes with CHECK CONDITION: D_SENSE in the Control mode page.
+    pub(crate) fn sense_format(&self) -> SenseFormat {
+        SenseFormat::Fixed
+    }
+}
+
+fn open_medium(config: &LuConfig, len: u64) -> Result<Arc<dyn Medium>, ConfigError> {
+    match &config.medium {
+        MediumConfig::Ram if len > RAM_LEN_MAX => Err(ConfigError::RamTooLarge { len }),
+        MediumConfig::Ram => {
+            let unavailable = |reason| ConfigError::RamUnavailable { len, reason };
+            let len = usize::try_from(len).map_err(|error| unavailable(error.to_string()))?;
+            let medium = RamMedium::new(len).map_err(|error| unavailable(error.to_string()))?;
+            Ok(Arc::new(medium))
+        }
+        MediumConfig::File { path } => {
+            let medium = FileMedium::open(path, len, config.write_protect)
+                .map_err(|source| ConfigError::File { path: path.clone(), source })?;
+            Ok(Arc::new(medium))
+        }
+    }
+}

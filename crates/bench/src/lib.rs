@@ -1,10 +1,27 @@
 //! The supervisor: kernels, images, virtual machines, scheduler, expectations, reports.
+//!
+//! It must not know the SCSI device server, only the daemon's control socket; nor libtest beyond the
+//! lines it prints; nor a command line.
+
+#![deny(unsafe_code)]
 
 pub mod apt;
 pub mod cache;
+pub mod cargo;
+pub mod child;
 pub mod exit;
+pub mod expectations;
 pub mod interrupt;
 pub mod kernel;
+pub mod outcome;
+pub mod plan;
 pub mod progress;
 pub mod qemu;
+pub mod report;
+pub mod run_dir;
+pub mod scheduler;
+pub mod session;
+pub mod splat;
+pub mod target;
 pub mod tools;
+pub mod vm;

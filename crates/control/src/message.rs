@@ -26,7 +26,7 @@ pub struct Response {
 
 /// What a client can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Command {
     /// Opens the conversation. Answered with [`Reply::Hello`].
     Hello {
@@ -53,7 +53,7 @@ pub enum Command {
 
 /// The answer to an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Reply {
     /// To [`Command::Hello`].
     Hello(Hello),
@@ -140,7 +140,7 @@ pub enum DeviceType {
 
 /// Where the blocks of a logical unit are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Medium {
     /// Anonymous memory of the daemon, zeroed at reset.
     Ram,

@@ -25,7 +25,7 @@ pub type RunId = u32;
 
 /// From the supervisor to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum ToGuest {
     /// Runs one test in a process of its own.
     Run {
@@ -65,7 +65,7 @@ pub enum ToGuest {
 
 /// From the agent to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum FromGuest {
     /// The machine is up, its modules are loaded and its SCSI host has scanned its units.
     Hello(Hello),
@@ -162,7 +162,7 @@ pub const EXIT_SKIP: i32 = 77;
 
 /// What a test can ask of the bench.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Call {
     /// A fresh logical unit for the rest of the test. Answered with [`Answer::Lun`].
     Lun {
@@ -208,7 +208,7 @@ pub enum TargetSignal {
 
 /// What the bench answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Answer {
     /// To [`Call::Lun`].
     Lun(Lease),

@@ -1,0 +1,88 @@
+//! Building what a run needs: the agent and the test binary for the guest, the daemon for the host.
+
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+/// The guest's binaries are static, so that the image needs no libraries; the gnu target does that
+/// without a second toolchain.
+const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Why there is nothing to run.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// cargo did not start.
+    #[error("cannot run cargo: {0}")]
+    Start(io::Error),
+    /// It failed; it has said why itself.
+    #[error("the build failed: see cargo's messages above")]
+    Failed,
+    /// It built something else.
+    #[error("cargo built no executable called {0}")]
+    Missing(String),
+}
+
+/// The executables of a run.
+#[derive(Debug)]
+pub struct Binaries {
+    /// PID 1 of the guest.
+    pub agent: PathBuf,
+    /// Every test that runs inside the guest.
+    pub tests: PathBuf,
+    /// `sensecheck-target`.
+    pub target: PathBuf,
+}
+
+/// Builds everything, with cargo's own progress on standard error.
+pub fn build(workspace: &Path) -> Result<Binaries, BuildError> {
+    let guest = ["--profile", "guest", "--target", GUEST_TARGET, "--package", "harness"];
+    let mut command = cargo(workspace);
+    command.args(guest).args(["--bin", "agent", "--test", "guest"]);
+    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+    let built = executables(command)?;
+    let mut command = cargo(workspace);
+    command.args(["--release", "--package", "vhost-user-scsi", "--bin", "sensecheck-target"]);
+    let daemon = executables(command)?;
+    Ok(Binaries {
+        agent: find(&built, "agent")?,
+        tests: find(&built, "guest")?,
+        target: find(&daemon, "sensecheck-target")?,
+    })
+}
+
+fn cargo(workspace: &Path) -> Command {
+    let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(workspace).arg("build").args(["--message-format", "json-render-diagnostics"]);
+    // Flags meant for the host's own build would break the static one.
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command
+}
+
+/// Runs cargo and returns (target name, path) of every executable it reports.
+fn executables(mut command: Command) -> Result<Vec<(String, PathBuf)>, BuildError> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(BuildError::Start)?;
+    if !output.status.success() {
+        return Err(BuildError::Failed);
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let executable = |message: Value| {
+        let path = message["executable"].as_str()?;
+        Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
+    };
+    Ok(messages.filter_map(executable).collect())
+}
+
+fn find(built: &[(String, PathBuf)], name: &str) -> Result<PathBuf, BuildError> {
+    let found = built.iter().find(|(target, _)| target == name);
+    found.map(|(_, path)| path.clone()).ok_or_else(|| BuildError::Missing(name.to_owned()))
+}

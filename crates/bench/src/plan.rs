@@ -1,0 +1,231 @@
+//! Which tests run, in what order, and which of them share a virtual machine.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use guest_protocol::needs::{Class, Declaration, Feature, Needs, VmShape};
+
+use crate::{
+    kernel::Kernel,
+    qemu::{Qemu, dotted},
+};
+
+/// Tests below this module are planted defects for the bench's test of itself.
+const PLANTED: &str = "planted::";
+
+/// libtest's name of the test that writes the declarations.
+const MANIFEST: &str = "manifest";
+
+/// Environment variable with the file the declarations go to.
+const MANIFEST_ENV: &str = "SENSECHECK_MANIFEST";
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The test binary could not be asked.
+    #[error("cannot list the tests of {binary}: {reason}")]
+    List {
+        /// The binary.
+        binary: String,
+        /// Why.
+        reason: String,
+    },
+    /// A test without a declaration.
+    #[error("test {0} declares no class: begin it with `declare!(…)`")]
+    Undeclared(String),
+    /// A declaration that names no test.
+    #[error("{0} is declared but is no test: is its `#[test]` or `#[rstest]` missing?")]
+    NoTest(String),
+}
+
+/// A test that can be run.
+#[derive(Clone, Debug)]
+pub struct Test {
+    /// libtest's full name.
+    pub name: String,
+    /// How binding the asserted behaviour is.
+    pub class: Class,
+    /// What it needs around it.
+    pub needs: Needs,
+}
+
+/// Every test of a binary.
+#[derive(Debug)]
+pub struct Catalog {
+    tests: Vec<Test>,
+}
+
+impl Catalog {
+    /// Asks the binary, which runs on the host as in the guest, for its tests and declarations.
+    pub fn of(binary: &Path) -> Result<Self, PlanError> {
+        let error = |reason: String| PlanError::List { binary: binary.display().to_string(), reason };
+        let names = ask(binary, &["--list", "--format", "terse"], None).map_err(error)?;
+        let file = tempfile::NamedTempFile::new().map_err(|source| error(source.to_string()))?;
+        ask(binary, &["--exact", MANIFEST], Some(file.path())).map_err(error)?;
+        let text = std::fs::read(file.path()).map_err(|source| error(source.to_string()))?;
+        let declared = serde_json::from_slice(&text).map_err(|source| error(source.to_string()))?;
+        let names = names.lines().filter_map(|line| line.strip_suffix(": test"));
+        Self::new(names.filter(|name| *name != MANIFEST), declared)
+    }
+
+    fn new<'a>(
+        names: impl Iterator<Item = &'a str>,
+        declared: Vec<Declaration>,
+    ) -> Result<Self, PlanError> {
+        let mut uses: BTreeMap<&str, u32> =
+            declared.iter().map(|declaration| (declaration.path.as_str(), 0)).collect();
+        let mut tests = Vec::new();
+        for name in names {
+            let declaration = declared.iter().find(|declaration| declaration.covers(name));
+            let declaration = declaration.ok_or_else(|| PlanError::Undeclared(name.to_owned()))?;
+            *uses.entry(&declaration.path).or_default() += 1;
+            let (class, needs) = (declaration.class, declaration.needs.clone());
+            tests.push(Test { name: name.to_owned(), class, needs });
+        }
+        match uses.iter().find(|(_, count)| **count == 0) {
+            Some((path, _)) => Err(PlanError::NoTest((*path).to_owned())),
+            None => Ok(Catalog { tests }),
+        }
+    }
+
+    /// The tests whose name contains one of the filters, or all without a filter. Planted defects are
+    /// chosen only by a filter that begins like their module.
+    pub fn select(&self, filters: &[String]) -> Vec<Test> {
+        let wanted = |test: &&Test| {
+            let planted = test.name.starts_with(PLANTED);
+            let named = |filter: &String| {
+                test.name.contains(filter.as_str()) && (!planted || filter.starts_with(PLANTED))
+            };
+            (filters.is_empty() && !planted) || filters.iter().any(named)
+        };
+        self.tests.iter().filter(wanted).cloned().collect()
+    }
+}
+
+fn ask(binary: &Path, args: &[&str], manifest: Option<&Path>) -> Result<String, String> {
+    let mut command = Command::new(binary);
+    command.args(args).stdin(Stdio::null());
+    if let Some(path) = manifest {
+        command.env(MANIFEST_ENV, path);
+    }
+    let output = command.output().map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+/// Why a test cannot run with this kernel and this QEMU, if so.
+pub fn unmet(needs: &Needs, kernel: &Kernel, qemu: &Qemu) -> Option<String> {
+    needs.features.iter().find_map(|feature| match feature {
+        Feature::Config(symbol) => (!kernel.config_has(symbol))
+            .then(|| format!("needs {symbol}, which kernel {} does not have", kernel.release)),
+        Feature::KernelAtLeast(major, minor) => ((kernel.version.major, kernel.version.minor)
+            < (*major, *minor))
+            .then(|| format!("needs Linux {major}.{minor} or newer, this is {}", kernel.release)),
+        Feature::Reconnect => (!qemu.can_reconnect()).then(|| {
+            format!("needs a QEMU that reconnects vhost-user-scsi (8.2 or newer), this is {}", dotted(qemu.version))
+        }),
+    })
+}
+
+/// Tests that share a virtual machine.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What the machine has to be.
+    pub shape: VmShape,
+    /// Places in the list of tests, in order of execution.
+    pub members: Vec<usize>,
+    /// Whether they run one after the other.
+    pub alone: bool,
+}
+
+/// Puts tests with equal shapes together, in the order given; tests that want a machine of their own
+/// get one each.
+pub fn group(tests: &[Test], order: &[usize]) -> Vec<Group> {
+    let mut shared: Vec<Group> = Vec::new();
+    let mut own = Vec::new();
+    for &member in order {
+        let needs = &tests[member].needs;
+        let shape = needs.vm_shape();
+        if needs.own_vm {
+            own.push(Group { shape, members: vec![member], alone: true });
+        } else if let Some(group) = shared.iter_mut().find(|group| group.shape == shape) {
+            group.members.push(member);
+        } else {
+            shared.push(Group { shape, members: vec![member], alone: false });
+        }
+    }
+    shared.extend(own);
+    shared
+}
+
+/// A permutation of `0..count` from a seed: the same on every machine.
+pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    fastrand::Rng::with_seed(seed).shuffle(&mut order);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(path: &str, needs: Needs) -> Declaration {
+        Declaration { path: path.into(), class: Class::Contract, needs }
+    }
+
+    #[test]
+    fn every_test_has_a_declaration_and_every_declaration_a_test() {
+        let one = || vec![declared("a::b", Needs::DEFAULT)];
+        assert!(Catalog::new(["a::b::case_1"].into_iter(), one()).is_ok());
+        assert!(matches!(Catalog::new(["a::c"].into_iter(), one()), Err(PlanError::Undeclared(_))));
+        assert!(matches!(Catalog::new([].into_iter(), one()), Err(PlanError::NoTest(_))));
+    }
+
+    #[test]
+    fn planted_defects_run_only_when_called_by_module() {
+        let needs = || Needs::DEFAULT;
+        let list = vec![declared("a::panics", needs()), declared("planted::panics", needs())];
+        let catalog = Catalog::new(["a::panics", "planted::panics"].into_iter(), list).expect("declared");
+        let names = |filters: &[&str]| {
+            let filters: Vec<_> = filters.iter().map(ToString::to_string).collect();
+            catalog.select(&filters).into_iter().map(|test| test.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[]), ["a::panics"]);
+        assert_eq!(names(&["panics"]), ["a::panics"]);
+        assert_eq!(names(&["planted::panics"]), ["planted::panics"]);
+    }
+
+    #[test]
+    fn equal_shapes_share_a_machine_and_own_machines_hold_one() {
+        let test = |name: &str, needs: Needs| Test { name: name.into(), class: Class::Contract, needs };
+        let two_cpus = || Needs { cpus: Some(2), ..Needs::DEFAULT };
+        let own = Needs { own_vm: true, ..Needs::DEFAULT };
+        let tests = [
+            test("a", Needs::DEFAULT),
+            test("b", two_cpus()),
+            test("c", own),
+            test("d", Needs::DEFAULT),
+            test("e", two_cpus()),
+        ];
+        let groups = group(&tests, &[0, 1, 2, 3, 4]);
+        let members: Vec<_> = groups.iter().map(|group| group.members.clone()).collect();
+        assert_eq!(members, [vec![0, 3], vec![1, 4], vec![2]]);
+    }
+
+    #[test]
+    fn a_seed_gives_one_permutation() {
+        let order = shuffled(20, 7);
+        assert_eq!(order, shuffled(20, 7));
+        assert_ne!(order, shuffled(20, 8));
+        let mut sorted = order;
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..20).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,131 @@
+//! The user's screen.
+#![expect(clippy::print_stdout, reason = "this is the place that prints")]
+
+use std::time::Duration;
+
+use guest_protocol::message::Hello;
+
+use super::details;
+use crate::{
+    outcome::{TestRecord, Verdict},
+    scheduler::Options,
+    session::BootTimes,
+};
+
+/// Prints a run as it happens.
+#[derive(Debug)]
+pub struct Terminal {
+    kernel: String,
+    color: bool,
+}
+
+/// ANSI colours of the verdicts.
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+impl Terminal {
+    /// For a run on the kernel of this name.
+    pub fn new(kernel: &str) -> Self {
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+        let color = is_terminal && std::env::var_os("NO_COLOR").is_none();
+        Terminal { kernel: kernel.to_owned(), color }
+    }
+
+    /// A remark that belongs to no test.
+    pub fn note(&self, text: &str) {
+        println!("note: {text}");
+    }
+
+    /// A stage of the preparation and how long it took.
+    pub fn stage(&self, name: &str, took: Duration, remark: &str) {
+        println!("{name:>8}  {:>7.3} s  {remark}", took.as_secs_f64());
+    }
+
+    /// A machine is up.
+    pub fn booted(&self, hello: &Hello, times: BootTimes, machine: usize) {
+        let remark = format!(
+            "machine {machine}: Linux {}, {} CPU, target {} ms, kernel to init {} ms",
+            hello.release,
+            hello.cpus,
+            times.target.as_millis(),
+            times.kernel.as_millis()
+        );
+        self.stage("boot", times.guest, &remark);
+        if !hello.missing_modules.is_empty() {
+            self.note(&format!("the kernel lacks {}", hello.missing_modules.join(", ")));
+        }
+    }
+
+    /// One test is over.
+    pub fn test(&self, record: &TestRecord, options: &Options) {
+        let (word, color) = self.word(record);
+        let took = Duration::from_micros(record.total_us).as_secs_f64();
+        let reason = match &record.verdict {
+            Verdict::Known(why) | Verdict::Fixed(why) => format!("  ({why})"),
+            Verdict::Skipped => format!("  ({})", record.outcome.reason()),
+            Verdict::Passed | Verdict::New | Verdict::Accident => String::new(),
+        };
+        println!("{}  {took:>7.3} s  {}{reason}", self.paint(&format!("{word:>12}"), color), record.name);
+        if matches!(record.verdict, Verdict::New | Verdict::Accident) {
+            self.details(record, options);
+        }
+    }
+
+    fn word(&self, record: &TestRecord) -> (String, &'static str) {
+        match &record.verdict {
+            Verdict::Passed => ("pass".into(), GREEN),
+            Verdict::Skipped => ("skip".into(), YELLOW),
+            Verdict::Known(_) => ("known".into(), YELLOW),
+            Verdict::Fixed(_) => ("fixed".into(), YELLOW),
+            Verdict::Accident => ("accident".into(), YELLOW),
+            Verdict::New => (record.outcome.name().into(), RED),
+        }
+    }
+
+    fn paint(&self, text: &str, color: &str) -> String {
+        if self.color { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn details(&self, record: &TestRecord, options: &Options) {
+        println!("    {}: {}", record.outcome.name(), record.outcome.reason());
+        self.block("output", &details::output(record));
+        self.block("kernel log and target journal of this test", &details::timeline(record));
+        self.block("stacks", &record.stacks);
+        if !record.name.starts_with('(') {
+            println!("    again: {}", details::repro(record, options, &self.kernel));
+        }
+    }
+
+    fn block(&self, title: &str, text: &str) {
+        if !text.trim().is_empty() {
+            println!("    {title}:");
+            for line in text.lines() {
+                println!("      {line}");
+            }
+        }
+    }
+
+    /// The end of a run. The last line is for programs as well as for people.
+    pub fn summary(&self, records: &[TestRecord], took: Duration) {
+        let of = |wanted: fn(&Verdict) -> bool| records.iter().filter(move |record| wanted(&record.verdict));
+        self.list("fixed (remove it from the expectations)", of(|v| matches!(v, Verdict::Fixed(_))));
+        self.list("known", of(|v| matches!(v, Verdict::Known(_))));
+        self.list("accident", of(|v| matches!(v, Verdict::Accident)));
+        self.list("new", of(|v| matches!(v, Verdict::New)));
+        let count = |wanted| of(wanted).count();
+        let failed = count(|v| matches!(v, Verdict::New));
+        let skipped = count(|v| matches!(v, Verdict::Skipped));
+        let known = count(|v| matches!(v, Verdict::Known(_)));
+        let accidents = count(|v| matches!(v, Verdict::Accident));
+        let passed = records.len() - failed - skipped - known - accidents;
+        println!("{known} known, {accidents} accidents, {:.1} s", took.as_secs_f64());
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+    }
+
+    fn list<'a>(&self, title: &str, records: impl Iterator<Item = &'a TestRecord>) {
+        for record in records {
+            println!("{title}: {}: {} {}", record.name, record.outcome.name(), record.outcome.reason());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The directory of one run: sockets, console logs, media files.
+//!
+//! It lives below the user's runtime or temporary directory, because a Unix socket's path may have
+//! 107 bytes at most. A run holds a lock on its directory; directories without a living owner were
+//! left by a bench that was killed, and are removed by the next.
+
+use std::{
+    env,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::getuid,
+};
+
+/// An own directory, removed on drop unless it is kept.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    _lock: File,
+    keep: bool,
+}
+
+impl RunDir {
+    /// Makes a directory and removes those that dead runs left.
+    pub fn new() -> io::Result<Self> {
+        let base = base();
+        fs::create_dir_all(&base)?;
+        sweep(&base);
+        let path = tempfile::Builder::new().prefix("run-").tempdir_in(&base)?.keep();
+        let lock = File::create(path.join("lock"))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(RunDir { path, _lock: lock, keep: false })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves the directory behind, for `--keep`.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What is left is swept by the next run.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn base() -> PathBuf {
+    let parent = env::var_os("XDG_RUNTIME_DIR").map_or_else(env::temp_dir, PathBuf::from);
+    parent.join(format!("sensecheck-{}", getuid().as_raw()))
+}
+
+/// Removes directories whose lock nobody holds.
+fn sweep(base: &Path) {
+    let Ok(entries) = fs::read_dir(base) else { return };
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        // A directory without a lock file is one that is being made this moment.
+        let Ok(lock) = File::open(path.join("lock")) else { continue };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // A failure leaves it to the next sweep.
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_runs_directory_is_swept_and_a_living_ones_is_not() {
+        let base = tempfile::tempdir().expect("a directory");
+        let make = |name: &str| {
+            let dir = base.path().join(name);
+            fs::create_dir(&dir).expect("made");
+            (File::create(dir.join("lock")).expect("made"), dir)
+        };
+        let (living_lock, living) = make("living");
+        flock(&living_lock, FlockOperation::LockExclusive).expect("locked");
+        let (dead_lock, dead) = make("dead");
+        drop(dead_lock);
+        sweep(base.path());
+        assert!(living.exists());
+        assert!(!dead.exists());
+    }
+}

@@ -1,0 +1,266 @@
+//! A whole run: groups of tests on machines, a fresh machine after a lost one, culprits found.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use guest_protocol::needs::Class;
+
+use crate::{
+    cargo::Binaries,
+    expectations::Expectations,
+    interrupt,
+    kernel::Kernel,
+    outcome::{Outcome, TestRecord, Verdict},
+    plan::{self, Group, Test},
+    qemu::Qemu,
+    report::Terminal,
+    run_dir::RunDir,
+    session::{BootError, BootTimes, Rest, Session, Settings},
+    vm::{Accel, VmConfig},
+};
+
+/// How the user wants the tests run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How often each test runs.
+    pub repeat: u32,
+    /// Whether to go on until one fails.
+    pub until_fail: bool,
+    /// Whether the order is drawn from the seed.
+    pub shuffle: bool,
+    /// Seed of order and proptest.
+    pub seed: u64,
+    /// Words appended to the kernel command line.
+    pub append: String,
+    /// Virtual CPUs of machines whose tests do not say.
+    pub cpus: u16,
+    /// Memory in MiB of machines whose tests do not say.
+    pub memory_mib: u32,
+    /// Tests that run side by side on one machine.
+    pub jobs: usize,
+    /// Whether a machine with a failed test is left running until the user ends it.
+    pub keep: bool,
+    /// How long a test may run if it declares nothing, before the stretch for emulation.
+    pub deadline: Duration,
+}
+
+/// What a run works with.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    /// What the user wants.
+    pub options: &'a Options,
+    /// The kernel under test.
+    pub kernel: &'a Kernel,
+    /// The QEMU for machines whose tests have no wish.
+    pub qemu: &'a Qemu,
+    /// The QEMU for tests that need one which reconnects, if there is another.
+    pub reconnecting_qemu: Option<&'a Qemu>,
+    /// The guest's initramfs.
+    pub image: &'a Path,
+    /// Executables.
+    pub binaries: &'a Binaries,
+    /// How guests are executed.
+    pub accel: Accel,
+    /// Known defects.
+    pub expectations: &'a Expectations,
+    /// Sockets and logs.
+    pub run_dir: &'a mut RunDir,
+    /// The user's screen.
+    pub terminal: &'a mut Terminal,
+}
+
+/// Everything that came of a run.
+#[derive(Debug, Default)]
+pub struct Results {
+    /// One record for each execution, in order of completion.
+    pub records: Vec<TestRecord>,
+    /// How long each machine took to come up.
+    pub boots: Vec<BootTimes>,
+    /// Whether a signal ended it.
+    pub interrupted: bool,
+}
+
+impl Bench<'_> {
+    /// Runs the tests.
+    pub fn run(&mut self, tests: &[Test]) -> Results {
+        let mut results = Results::default();
+        let mut iteration = 0;
+        while !results.interrupted && (iteration < self.options.repeat || self.options.until_fail) {
+            self.run_once(tests, iteration, &mut results);
+            iteration += 1;
+            let failed = results.records.iter().any(|record| record.verdict == Verdict::New);
+            if tests.is_empty() || (self.options.until_fail && failed) {
+                break;
+            }
+        }
+        results
+    }
+
+    fn run_once(&mut self, tests: &[Test], iteration: u32, results: &mut Results) {
+        let order = if self.options.shuffle {
+            plan::shuffled(tests.len(), self.options.seed.wrapping_add(iteration.into()))
+        } else {
+            (0..tests.len()).collect()
+        };
+        let qemu = self.reconnecting_qemu.unwrap_or(self.qemu);
+        let (mut able, mut unable) = (Vec::new(), Vec::new());
+        for member in order {
+            match plan::unmet(&tests[member].needs, self.kernel, qemu) {
+                None => able.push(member),
+                Some(reason) => unable.push((member, reason)),
+            }
+        }
+        for (member, reason) in unable {
+            let test = &tests[member];
+            let outcome = Outcome::Skip(reason);
+            self.file(TestRecord::without_run(test.name.clone(), test.class, outcome), results);
+        }
+        let mut groups: VecDeque<Group> = plan::group(tests, &able).into();
+        while let Some(group) = groups.pop_front() {
+            let rest = self.run_group(tests, &group, results);
+            if rest.interrupted || interrupt::pending() {
+                results.interrupted = true;
+                return;
+            }
+            if !rest.unrun.is_empty() {
+                groups.push_front(Group { members: rest.unrun, ..group.clone() });
+            }
+            if let Some((members, accident)) = rest.suspects {
+                self.find_culprit(tests, &group, members, accident, results);
+            }
+        }
+    }
+
+    /// Runs the members of a group that was caught in an accident one after the other.
+    fn find_culprit(
+        &mut self,
+        tests: &[Test],
+        group: &Group,
+        members: Vec<usize>,
+        accident: Outcome,
+        results: &mut Results,
+    ) {
+        let names = members.iter().map(|member| tests[*member].name.as_str());
+        let names = names.collect::<Vec<_>>().join(", ");
+        let what = format!("{}: {}", accident.name(), accident.reason());
+        self.terminal.note(&format!("{what}\n  while several tests ran; each runs again alone: {names}"));
+        let before = results.records.len();
+        let mut members = members;
+        while !members.is_empty() && !results.interrupted {
+            let alone = Group { members, alone: true, ..group.clone() };
+            let rest = self.run_group(tests, &alone, results);
+            results.interrupted |= rest.interrupted;
+            members = rest.unrun;
+        }
+        let found = results.records[before..].iter().any(|record| record.outcome.is_bad());
+        if !found && !results.interrupted {
+            let name = format!("(together) {names}");
+            self.file(TestRecord::without_run(name, Class::Contract, accident), results);
+        }
+    }
+
+    /// Boots a machine for a group and runs what it can.
+    fn run_group(&mut self, tests: &[Test], group: &Group, results: &mut Results) -> Rest {
+        let mut session = match self.boot(group, results) {
+            Ok(session) => session,
+            Err(BootError::Interrupted) => return Rest { interrupted: true, ..Rest::default() },
+            Err(error) => {
+                self.fail_all(tests, group, &error, results);
+                return Rest::default();
+            }
+        };
+        let mut filed = Vec::new();
+        let (mut failed, mut terminal) = (false, &mut *self.terminal);
+        let (expectations, kernel, options) = (self.expectations, self.kernel, self.options);
+        let mut rest = session.run(tests, &group.members, &mut |_, mut record| {
+            expectations.judge(&mut record, kernel);
+            terminal.test(&record, options);
+            failed |= record.verdict == Verdict::New;
+            filed.push(record);
+        });
+        results.records.append(&mut filed);
+        terminal = self.terminal;
+        if failed && options.keep && !rest.interrupted {
+            self.run_dir.keep();
+            terminal.note(&format!("the machine is kept: {}\nCtrl-C ends it", session.describe()));
+            session.wait_for_interrupt();
+            rest.interrupted = true;
+        } else if !rest.interrupted {
+            rest.stray.extend(session.finish().stray);
+        }
+        for (place, headline, kernel) in std::mem::take(&mut rest.stray) {
+            let outcome = Outcome::KernelSplat(headline);
+            let record = TestRecord::without_run(format!("({place})"), Class::Contract, outcome);
+            self.file(TestRecord { kernel, ..record }, results);
+        }
+        rest
+    }
+
+    fn boot(&mut self, group: &Group, results: &mut Results) -> Result<Session, BootError> {
+        let mut attempt = 0;
+        loop {
+            let machine = results.boots.len() + attempt;
+            let dir = self.run_dir.path().join(format!("vm{machine}-{attempt}"));
+            match self.boot_once(group, dir) {
+                Ok((session, times)) => {
+                    self.terminal.booted(session.hello(), times, results.boots.len());
+                    results.boots.push(times);
+                    return Ok(session);
+                }
+                // One stall of an emulated machine on a busy host says nothing about the kernel.
+                Err(error @ BootError::Guest { .. }) if attempt == 0 => {
+                    attempt += 1;
+                    self.terminal.note(&format!("the guest did not come up, trying once more: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn boot_once(&self, group: &Group, dir: PathBuf) -> Result<(Session, BootTimes), BootError> {
+        let shape = &group.shape;
+        let reconnecting = shape.reconnect.then_some(self.reconnecting_qemu).flatten();
+        let config = VmConfig {
+            qemu: reconnecting.unwrap_or(self.qemu),
+            kernel: self.kernel,
+            image: self.image,
+            accel: self.accel,
+            cpus: shape.cpus.unwrap_or(self.options.cpus),
+            memory_mib: shape.memory_mib.unwrap_or(self.options.memory_mib),
+            append: &self.options.append,
+            shape,
+        };
+        let settings = Settings {
+            target: self.binaries.target.clone(),
+            dir,
+            jobs: if group.alone { 1 } else { self.options.jobs },
+            seed: self.options.seed,
+            deadline: self.options.deadline,
+            boot_deadline: BOOT_DEADLINE * self.accel.slowdown(),
+        };
+        Session::boot(&config, settings)
+    }
+
+    fn fail_all(&mut self, tests: &[Test], group: &Group, error: &BootError, results: &mut Results) {
+        for &member in &group.members {
+            let test = &tests[member];
+            let outcome = match error {
+                BootError::Guest { .. } => Outcome::BootTimeout(error.to_string()),
+                _ => Outcome::BenchError(error.to_string()),
+            };
+            self.file(TestRecord::without_run(test.name.clone(), test.class, outcome), results);
+        }
+    }
+
+    fn file(&mut self, mut record: TestRecord, results: &mut Results) {
+        self.expectations.judge(&mut record, self.kernel);
+        self.terminal.test(&record, self.options);
+        results.records.push(record);
+    }
+}
+
+/// How long real hardware may take to bring a guest up.
+const BOOT_DEADLINE: Duration = Duration::from_secs(20);

@@ -1,0 +1,598 @@
+//! One booted machine running tests until they are done or the machine is lost.
+//!
+//! It must not know filters, repetition or reports. It says of each test what became of it, or that
+//! it has to be run again because it was caught in somebody else's accident.
+
+mod active;
+mod hosts;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use guest_protocol::{
+    PROTOCOL_VERSION,
+    message::{Answer, Call, Exit, FromGuest, Hello, KernelRecord, RunId, ToGuest},
+    needs::HostShape,
+};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::{
+    active::{Active, Phase},
+    hosts::Hosts,
+};
+use crate::{
+    interrupt,
+    outcome::{Outcome, TestRecord},
+    plan::Test,
+    splat,
+    target::{PoolSize, Target, TargetError},
+    vm::{Accel, Vm, VmConfig, VmError, VmEvent},
+};
+
+/// Name of the host every test shares.
+const SHARED: &str = "shared";
+
+/// How often the loop looks at deadlines and signals when nothing happens.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a session needs beside the machine's own configuration.
+#[derive(Debug)]
+pub struct Settings {
+    /// The daemon's executable.
+    pub target: PathBuf,
+    /// Directory for the machine's sockets, logs and media; made by the session.
+    pub dir: PathBuf,
+    /// Tests that run side by side.
+    pub jobs: usize,
+    /// Seed for proptest.
+    pub seed: u64,
+    /// How long a test may run if it declares nothing.
+    pub deadline: Duration,
+    /// How long the guest may take to come up.
+    pub boot_deadline: Duration,
+}
+
+/// Why a machine did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The guest did not say hello in time, or died before.
+    #[error("{reason}\n{console}")]
+    Guest {
+        /// What happened.
+        reason: String,
+        /// The end of the serial console.
+        console: String,
+    },
+    /// QEMU or its files.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// The daemon.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The directory.
+    #[error("cannot make {path}: {source}")]
+    Dir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A signal came.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// How long the stages of a boot took.
+#[derive(Clone, Copy, Debug)]
+pub struct BootTimes {
+    /// The daemon listens.
+    pub target: Duration,
+    /// From QEMU's start to the agent's hello.
+    pub guest: Duration,
+    /// Of that, from the kernel's first instruction to PID 1, on the guest's clock.
+    pub kernel: Duration,
+}
+
+/// A machine that is up.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    accel: Accel,
+    vm: Vm,
+    hosts: Hosts,
+    events: mpsc::Receiver<VmEvent>,
+    events_sender: mpsc::Sender<VmEvent>,
+    hello: Hello,
+    /// Host's CLOCK_MONOTONIC less the guest's, in microseconds: puts both on one clock.
+    clock_offset_us: i64,
+    next_run: RunId,
+    active: BTreeMap<RunId, Active>,
+    /// Why no further test may start here.
+    spoiled: Option<String>,
+    /// Kernel records outside every test, with the test that ended last before them.
+    stray: Vec<KernelRecord>,
+    last_ended: Option<String>,
+}
+
+/// What a session leaves to do.
+#[derive(Debug, Default)]
+pub struct Rest {
+    /// Tests that did not start, or were caught in a known culprit's accident.
+    pub unrun: Vec<usize>,
+    /// Tests among which the culprit of an accident has to be found, and the accident.
+    pub suspects: Option<(Vec<usize>, Outcome)>,
+    /// Splats outside every test: where, and the headline.
+    pub stray: Vec<(String, String, Vec<KernelRecord>)>,
+    /// A signal ended the session.
+    pub interrupted: bool,
+}
+
+impl Session {
+    /// Starts daemon and machine and waits for the agent. One stalled boot is tried again by the
+    /// caller, who also reports it.
+    pub fn boot(
+        config: &VmConfig<'_>,
+        settings: Settings,
+    ) -> Result<(Self, BootTimes), BootError> {
+        let dir = &settings.dir;
+        std::fs::create_dir_all(dir).map_err(|source| BootError::Dir { path: dir.clone(), source })?;
+        let (events_sender, events) = mpsc::channel();
+        let start = Instant::now();
+        let queues = HostShape::default().queues.unwrap_or(1);
+        let target =
+            Target::start(&settings.target, dir, SHARED, PoolSize::SHARED, queues, &events_sender)?;
+        let target_time = start.elapsed();
+        let start = Instant::now();
+        let vm = Vm::boot(config, dir, target.socket(), &events_sender)?;
+        let (hello, stray) = await_hello(&vm, &events, settings.boot_deadline)?;
+        let times = BootTimes {
+            target: target_time,
+            guest: start.elapsed(),
+            kernel: Duration::from_micros(hello.init_us),
+        };
+        let clock_offset_us = host_us() - i64::try_from(hello.uptime_us).unwrap_or(0);
+        let session = Session {
+            clock_offset_us,
+            accel: config.accel,
+            hosts: Hosts::new(target),
+            settings,
+            vm,
+            events,
+            events_sender,
+            hello,
+            next_run: 1,
+            active: BTreeMap::new(),
+            spoiled: None,
+            stray,
+            last_ended: None,
+        };
+        Ok((session, times))
+    }
+
+    /// What the agent said of the guest.
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Runs tests, by their places in `tests`; every finished one goes to `sink`.
+    pub fn run(
+        &mut self,
+        tests: &[Test],
+        members: &[usize],
+        sink: &mut dyn FnMut(usize, TestRecord),
+    ) -> Rest {
+        let mut queue: VecDeque<usize> = members.iter().copied().collect();
+        let mut rest = Rest::default();
+        loop {
+            if interrupt::pending() {
+                rest.interrupted = true;
+                break;
+            }
+            while self.spoiled.is_none() && self.active.len() < self.settings.jobs {
+                let Some(member) = queue.pop_front() else { break };
+                self.start(member, &tests[member], sink);
+            }
+            if self.active.is_empty() && (queue.is_empty() || self.spoiled.is_some()) {
+                break;
+            }
+            let timeout = self.next_deadline().saturating_duration_since(Instant::now()).min(TICK);
+            match self.events.recv_timeout(timeout) {
+                Ok(event) => {
+                    if let Some(outcome) = self.handle(event, sink, &mut rest) {
+                        self.lose(outcome, sink, &mut rest);
+                        break;
+                    }
+                }
+                Err(_) => {
+                    if let Some(run) = self.overdue() {
+                        self.overrun(run, sink, &mut rest);
+                    }
+                }
+            }
+        }
+        rest.unrun.extend(queue);
+        self.report_stray(&mut rest);
+        rest
+    }
+
+    /// Powers the machine off, or kills it if it does not obey.
+    pub fn finish(mut self) -> Rest {
+        let mut rest = Rest::default();
+        if self.spoiled.is_none() && self.vm.send(&ToGuest::PowerOff).is_ok() {
+            let deadline = Instant::now() + Duration::from_secs(3) * self.accel.slowdown();
+            while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                match event {
+                    VmEvent::Guest(FromGuest::Kernel(record)) => self.stray.push(record),
+                    VmEvent::Exited(_) => break,
+                    _ => {}
+                }
+            }
+        }
+        self.report_stray(&mut rest);
+        rest
+    }
+
+    /// Keeps the machine until a signal comes or it ends by itself.
+    pub fn wait_for_interrupt(&mut self) {
+        while !interrupt::pending() {
+            if let Ok(VmEvent::Exited(_)) = self.events.recv_timeout(TICK) {
+                return;
+            }
+        }
+    }
+
+    /// Process ids and sockets, for a machine that is kept.
+    pub fn describe(&self) -> String {
+        format!(
+            "QEMU is process {}; its console, sockets and logs are in {}",
+            self.vm.pid(),
+            self.settings.dir.display()
+        )
+    }
+
+    fn start(&mut self, member: usize, test: &Test, sink: &mut dyn FnMut(usize, TestRecord)) {
+        let run = self.next_run;
+        self.next_run += 1;
+        let limit = test.needs.deadline_s.map_or(self.settings.deadline, |s| Duration::from_secs(s.into()));
+        let limit = limit * self.accel.slowdown();
+        let mut active = Active::new(member, test, limit, self.clock_offset_us);
+        let started = self.hosts.prepare(
+            run,
+            test.needs.host,
+            &mut self.vm,
+            &self.settings.target,
+            &self.settings.dir,
+            &self.events_sender,
+        );
+        let message = ToGuest::Run {
+            run,
+            test: test.name.clone(),
+            host: test.needs.host,
+            env: vec![
+                ("PROPTEST_RNG_SEED".into(), self.settings.seed.to_string()),
+                ("PROPTEST_DISABLE_FAILURE_PERSISTENCE".into(), "1".into()),
+            ],
+        };
+        let sent = started.and_then(|()| self.vm.send(&message).map_err(|error| error.to_string()));
+        match sent {
+            Ok(()) => drop(self.active.insert(run, active)),
+            Err(reason) => {
+                self.spoiled = Some(reason.clone());
+                active.outcome = Some(Outcome::BenchError(reason));
+                sink(member, active.into_record(Vec::new()));
+            }
+        }
+    }
+
+    /// Handles one event; the outcome of an accident that ends the machine, if it is one.
+    fn handle(
+        &mut self,
+        event: VmEvent,
+        sink: &mut dyn FnMut(usize, TestRecord),
+        rest: &mut Rest,
+    ) -> Option<Outcome> {
+        match event {
+            VmEvent::Guest(message) => self.hear(message, sink, rest),
+            VmEvent::LinkLost(reason) => {
+                // The usual cause is a machine that has just died: its end tells more.
+                self.vm.wait(Duration::from_secs(5));
+                Some(self.death(&format!("the agent's port: {reason}")))
+            }
+            VmEvent::Exited(status) => Some(self.death(&format!("QEMU ended: {status}"))),
+            VmEvent::DeviceDeleted(id) => {
+                if let Some(run) = self.hosts.unplugged(&id, &mut self.vm) {
+                    self.conclude(run, sink, rest);
+                }
+                None
+            }
+            VmEvent::TargetExited(host, status) => self.target_exited(&host, status),
+        }
+    }
+
+    fn target_exited(&mut self, host: &str, status: std::process::ExitStatus) -> Option<Outcome> {
+        if host == SHARED {
+            return Some(Outcome::TargetDied(status));
+        }
+        let run = self.hosts.run_of(host)?;
+        if let Some(active) = self.active.get_mut(&run) {
+            active.outcome = Some(Outcome::TargetDied(status));
+        }
+        self.kill(run);
+        None
+    }
+
+    fn hear(
+        &mut self,
+        message: FromGuest,
+        sink: &mut dyn FnMut(usize, TestRecord),
+        rest: &mut Rest,
+    ) -> Option<Outcome> {
+        match message {
+            FromGuest::Hello(_) => Some(Outcome::BenchError("the agent said hello twice".into())),
+            FromGuest::Failed { reason } => Some(Outcome::BenchError(format!("the agent: {reason}"))),
+            FromGuest::Kernel(record) => {
+                self.log(record);
+                None
+            }
+            FromGuest::Output { run, text } => {
+                if let Some(active) = self.active.get_mut(&run) {
+                    active.output.push_str(&text);
+                }
+                None
+            }
+            FromGuest::Call { run, call, request } => {
+                let result = self.answer(run, request);
+                let sent = self.vm.send(&ToGuest::Answer { run, call, result });
+                sent.err().map(|error| Outcome::BenchError(error.to_string()))
+            }
+            FromGuest::Stacks { run, text } => {
+                if let Some(active) = self.active.get_mut(&run) {
+                    active.stacks.push_str(&text);
+                    self.kill(run);
+                }
+                None
+            }
+            FromGuest::Finished { run, exit, duration_us } => {
+                self.finished(run, exit, duration_us, sink, rest);
+                None
+            }
+        }
+    }
+
+    /// Files a kernel record under every test whose window is open.
+    fn log(&mut self, record: KernelRecord) {
+        for (run, active) in &mut self.active {
+            active.mark(*run, &record.text);
+        }
+        let open = self.active.values().filter(|active| active.in_log).count();
+        if open == 0 {
+            self.stray.push(record);
+            return;
+        }
+        let contested = open > 1 && splat::is_headline(&record.text);
+        for active in self.active.values_mut().filter(|active| active.in_log) {
+            active.contested |= contested;
+            active.kernel.push(record.clone());
+        }
+    }
+
+    fn answer(&mut self, run: RunId, request: Call) -> Result<Answer, String> {
+        let active = self.active.get_mut(&run).ok_or("this run is over")?;
+        match request {
+            Call::Lun { spec } => self.hosts.lease(run, spec).map(Answer::Lun),
+            Call::Journal { address } => self.hosts.journal(run, address).map(Answer::Journal),
+            Call::Target { signal } => self.hosts.signal(run, signal).map(|()| Answer::Done),
+            Call::ExpectSplat { pattern } => {
+                active.expected_splats.push(pattern);
+                Ok(Answer::Done)
+            }
+            Call::Skip { reason } => {
+                active.skip = Some(reason);
+                Ok(Answer::Done)
+            }
+            Call::KillVm => {
+                self.vm.kill().map_err(|error| error.to_string())?;
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    /// The process is gone; what is left is the test's own host, if it has one.
+    fn finished(
+        &mut self,
+        run: RunId,
+        exit: Exit,
+        duration_us: u64,
+        sink: &mut dyn FnMut(usize, TestRecord),
+        rest: &mut Rest,
+    ) {
+        let Some(active) = self.active.get_mut(&run) else { return };
+        active.exited(exit, duration_us);
+        match self.hosts.unplug(run, &mut self.vm) {
+            Ok(true) => {
+                let limit = Duration::from_secs(10) * self.accel.slowdown();
+                active.phase = Phase::Unplugging(Instant::now() + limit);
+            }
+            Ok(false) => self.conclude(run, sink, rest),
+            Err(reason) => {
+                active.outcome = Some(Outcome::BenchError(reason.clone()));
+                self.spoiled = Some(reason);
+                self.conclude(run, sink, rest);
+            }
+        }
+    }
+
+    /// Everything about a run is known: file it.
+    fn conclude(&mut self, run: RunId, sink: &mut dyn FnMut(usize, TestRecord), rest: &mut Rest) {
+        let Some(mut active) = self.active.remove(&run) else { return };
+        let splats = active.judge_splats();
+        if splats.iter().any(splat::Splat::spoils_the_kernel) {
+            self.spoiled = Some("the kernel is damaged by an earlier splat".into());
+        }
+        let journals = self.hosts.release(run, active.is_bad());
+        self.last_ended = Some(active.name.clone());
+        match (active.contested, splats.first()) {
+            (true, Some(splat)) => {
+                let accident = Outcome::KernelSplat(splat.headline.clone());
+                let (members, _) = rest.suspects.get_or_insert((Vec::new(), accident));
+                members.push(active.member);
+            }
+            _ => sink(active.member, active.into_record(journals)),
+        }
+    }
+
+    /// The machine is gone. Of several tests nobody knows who did it; a single one is the culprit.
+    fn lose(&mut self, outcome: Outcome, sink: &mut dyn FnMut(usize, TestRecord), rest: &mut Rest) {
+        self.spoiled = Some(outcome.reason());
+        let mut active: Vec<_> = std::mem::take(&mut self.active).into_iter().collect();
+        // A test that was already past its deadline, or has lost its target, is the culprit.
+        let culprit = active.iter().position(|(_, active)| active.outcome.is_some());
+        let alone = (active.len() == 1).then_some(0);
+        if let Some(at) = culprit.or(alone) {
+            let (run, mut active) = active.swap_remove(at);
+            active.outcome.get_or_insert(outcome);
+            active.stacks.push_str(&self.last_words());
+            let journals = self.hosts.release(run, true);
+            sink(active.member, active.into_record(journals));
+        } else if !active.is_empty() {
+            let (members, _) = rest.suspects.get_or_insert((Vec::new(), outcome));
+            members.extend(active.drain(..).map(|(_, active)| active.member));
+        }
+        rest.unrun.extend(active.iter().map(|(_, active)| active.member));
+    }
+
+    /// What became of a machine that has ended: its console knows of a panic.
+    fn death(&self, otherwise: &str) -> Outcome {
+        let console = self.vm.console();
+        let panic = console.lines().find_map(|line| line.find(PANIC).map(|at| line[at..].to_owned()));
+        match panic {
+            Some(line) => Outcome::GuestPanic(line.trim_end_matches(['-', ' ', ']', '[']).to_owned()),
+            None => Outcome::VmDied(otherwise.to_owned()),
+        }
+    }
+
+    fn last_words(&self) -> String {
+        format!("{}\nserial console:\n{}\n", self.vm.log(), tail(&self.vm.console(), 60))
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let deadlines = self.active.values().map(|active| active.phase.deadline());
+        deadlines.min().unwrap_or_else(|| Instant::now() + TICK)
+    }
+
+    fn overdue(&self) -> Option<RunId> {
+        let now = Instant::now();
+        self.active.iter().find(|(_, active)| active.phase.deadline() <= now).map(|(run, _)| *run)
+    }
+
+    /// A deadline has passed: ask for stacks, then kill, then give the machine up.
+    fn overrun(&mut self, run: RunId, sink: &mut dyn FnMut(usize, TestRecord), rest: &mut Rest) {
+        let Some(active) = self.active.get_mut(&run) else { return };
+        match active.phase {
+            Phase::Running(_) => {
+                active.hang(format!("not over after {} s", active.limit.as_secs()));
+                active.phase = Phase::Dumping(Instant::now() + PATIENCE * self.accel.slowdown());
+                if let Err(error) = self.vm.send(&ToGuest::Blocked { run }) {
+                    active.stacks.push_str(&format!("cannot ask for stacks: {error}\n"));
+                }
+            }
+            Phase::Dumping(_) => {
+                let registers = self.vm.registers();
+                active.stacks.push_str(&format!("the guest does not answer; its CPUs:\n{registers}\n"));
+                let lost = Outcome::Hang("the guest does not answer any more".into());
+                self.lose(lost, sink, rest);
+            }
+            Phase::Killing(_) => {
+                active.hang("its processes cannot be killed: they are stuck in the kernel".into());
+                self.lose(Outcome::Hang(String::new()), sink, rest);
+            }
+            Phase::Unplugging(_) => {
+                active.hang("its SCSI host cannot be unplugged".into());
+                self.lose(Outcome::Hang(String::new()), sink, rest);
+            }
+        }
+    }
+
+    /// Kills a run's processes. A target the test has stopped goes on, so that a task which waits for
+    /// it can die.
+    fn kill(&mut self, run: RunId) {
+        let Some(active) = self.active.get_mut(&run) else { return };
+        active.phase = Phase::Killing(Instant::now() + PATIENCE * self.accel.slowdown());
+        if let Err(reason) = self.hosts.resume(run) {
+            active.stacks.push_str(&format!("{reason}\n"));
+        }
+        if let Err(error) = self.vm.send(&ToGuest::Kill { run }) {
+            active.stacks.push_str(&format!("cannot ask for the kill: {error}\n"));
+        }
+    }
+
+    fn report_stray(&mut self, rest: &mut Rest) {
+        let records = std::mem::take(&mut self.stray);
+        let place = match &self.last_ended {
+            Some(name) => format!("after {name}"),
+            None => "before the first test".to_owned(),
+        };
+        for splat in splat::find(&records) {
+            rest.stray.push((place.clone(), splat.headline, records.clone()));
+        }
+    }
+}
+
+/// What every panic says, whatever its cause.
+const PANIC: &str = "Kernel panic - not syncing";
+
+/// How long a guest may take to say what its tasks do, and to kill them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for the agent's first words; what the kernel logged meanwhile comes with them.
+fn await_hello(
+    vm: &Vm,
+    events: &mpsc::Receiver<VmEvent>,
+    limit: Duration,
+) -> Result<(Hello, Vec<KernelRecord>), BootError> {
+    let failed = |reason: String| {
+        let console = format!("{}\n{}", vm.log(), tail(&vm.console(), 30));
+        Err(BootError::Guest { reason, console })
+    };
+    let deadline = Instant::now() + limit;
+    let mut stray = Vec::new();
+    loop {
+        match events.recv_timeout(TICK) {
+            Ok(VmEvent::Guest(FromGuest::Hello(hello))) if hello.version == PROTOCOL_VERSION => {
+                return Ok((hello, stray));
+            }
+            Ok(VmEvent::Guest(FromGuest::Hello(hello))) => {
+                return failed(format!("the image is stale: it speaks version {}", hello.version));
+            }
+            Ok(VmEvent::Guest(FromGuest::Failed { reason })) => return failed(reason),
+            Ok(VmEvent::Guest(FromGuest::Kernel(record))) => stray.push(record),
+            Ok(VmEvent::Exited(status)) => return failed(format!("QEMU ended: {status}")),
+            Ok(VmEvent::TargetExited(_, status)) => {
+                return failed(format!("the target daemon ended: {status}"));
+            }
+            Ok(VmEvent::LinkLost(_) | VmEvent::Guest(_) | VmEvent::DeviceDeleted(_)) | Err(_) => {}
+        }
+        if interrupt::pending() {
+            return Err(BootError::Interrupted);
+        }
+        if Instant::now() > deadline {
+            return failed(format!("no word from the guest within {} s", limit.as_secs()));
+        }
+    }
+}
+
+/// Host CLOCK_MONOTONIC in microseconds.
+fn host_us() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1000
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<_> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

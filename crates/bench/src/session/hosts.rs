@@ -1,0 +1,133 @@
+//! The SCSI hosts of a machine: the shared one, and those of single tests in spare slots.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::mpsc::Sender,
+};
+
+use control::{JournalPage, LunAddress, LunSpec};
+use guest_protocol::{
+    message::{Lease, RunId, TargetSignal},
+    needs::ScsiHost,
+};
+
+use crate::{
+    target::{PoolSize, Target},
+    vm::{SHARED_SLOT, SPARE_SLOTS, Vm, VmEvent},
+};
+
+/// All hosts of a machine.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    shared: Target,
+    own: BTreeMap<RunId, Own>,
+}
+
+/// The host of one test.
+#[derive(Debug)]
+struct Own {
+    target: Target,
+    /// Place in [`SPARE_SLOTS`].
+    slot: usize,
+}
+
+/// QEMU's id, and the daemon's name, of a run's own host.
+fn name(run: RunId) -> String {
+    format!("own{run}")
+}
+
+impl Hosts {
+    pub(super) fn new(shared: Target) -> Self {
+        Hosts { shared, own: BTreeMap::new() }
+    }
+
+    /// Gives a run the host it declared: nothing to do for the shared one.
+    pub(super) fn prepare(
+        &mut self,
+        run: RunId,
+        host: ScsiHost,
+        vm: &mut Vm,
+        binary: &Path,
+        dir: &Path,
+        events: &Sender<VmEvent>,
+    ) -> Result<(), String> {
+        let ScsiHost::Own(shape) = host else { return Ok(()) };
+        let taken = |slot: &usize| self.own.values().any(|own| own.slot == *slot);
+        let slot = (0..SPARE_SLOTS.len()).find(|slot| !taken(slot));
+        let slot = slot.ok_or("no PCI slot is free for the test's own host")?;
+        let name = name(run);
+        let queues = shape.queues.unwrap_or(1);
+        let target = Target::start(binary, dir, &name, PoolSize::OWN, queues, events);
+        let target = target.map_err(|error| error.to_string())?;
+        vm.plug_host(&name, &SPARE_SLOTS[slot], target.socket(), shape)
+            .map_err(|error| error.to_string())?;
+        self.own.insert(run, Own { target, slot });
+        Ok(())
+    }
+
+    fn target(&mut self, run: RunId) -> (&mut Target, &'static str) {
+        match self.own.get_mut(&run) {
+            Some(own) => (&mut own.target, SPARE_SLOTS[own.slot].sysfs),
+            None => (&mut self.shared, SHARED_SLOT.sysfs),
+        }
+    }
+
+    pub(super) fn lease(&mut self, run: RunId, spec: LunSpec) -> Result<Lease, String> {
+        let (target, slot) = self.target(run);
+        target.lease(run, spec, slot).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn journal(&mut self, run: RunId, address: LunAddress) -> Result<JournalPage, String> {
+        self.target(run).0.journal(run, address)
+    }
+
+    /// Signals a test's own daemon; the shared one is everybody's.
+    pub(super) fn signal(&mut self, run: RunId, signal: TargetSignal) -> Result<(), String> {
+        match self.own.get(&run) {
+            Some(own) => own.target.signal(signal).map_err(|error| error.to_string()),
+            None => Err("the target is shared: declare a SCSI host of the test's own".into()),
+        }
+    }
+
+    /// Lets a stopped daemon go on.
+    pub(super) fn resume(&mut self, run: RunId) -> Result<(), String> {
+        match self.own.get(&run) {
+            Some(own) => own.target.signal(TargetSignal::Continue).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks the guest to give up a run's own host; false if it has none.
+    pub(super) fn unplug(&mut self, run: RunId, vm: &mut Vm) -> Result<bool, String> {
+        if !self.own.contains_key(&run) {
+            return Ok(false);
+        }
+        self.resume(run)?;
+        vm.unplug(&name(run)).map_err(|error| error.to_string())?;
+        Ok(true)
+    }
+
+    /// The run whose host has this name.
+    pub(super) fn run_of(&self, host: &str) -> Option<RunId> {
+        self.own.keys().copied().find(|run| name(*run) == host)
+    }
+
+    /// A device is gone: the run it belonged to.
+    pub(super) fn unplugged(&mut self, id: &str, vm: &mut Vm) -> Option<RunId> {
+        let run = self.run_of(id)?;
+        // QEMU refuses while the device lets go of it; then it stays until QEMU ends.
+        let _ = vm.forget_socket(id);
+        Some(run)
+    }
+
+    /// Ends a run's hold on units and host. The journals are fetched only if somebody will read them.
+    pub(super) fn release(&mut self, run: RunId, wanted: bool) -> Vec<(LunAddress, JournalPage)> {
+        let (target, _) = self.target(run);
+        // A daemon that has died has no journal any more, and its death is the outcome already.
+        let journals = if wanted { target.journals(run).unwrap_or_default() } else { Vec::new() };
+        target.release(run);
+        self.own.remove(&run);
+        journals
+    }
+}

@@ -1,0 +1,135 @@
+//! Recognizing kernel splats: the reports a kernel prints when it finds itself broken.
+
+use guest_protocol::message::KernelRecord;
+
+/// One report, from its first line to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splat {
+    /// The line that names the defect, for example `UBSAN: array-index-out-of-bounds in …`.
+    pub headline: String,
+    /// Every line of the report, the headline included.
+    pub lines: Vec<String>,
+}
+
+/// What a headline begins with (after "rcu: ", "watchdog: " and the like), and whether the kernel can
+/// be trusted to run further tests after it.
+const HEADLINES: [(&str, Trust); 14] = [
+    ("WARNING: ", Trust::Keeps),
+    ("UBSAN: ", Trust::Keeps),
+    ("BUG: ", Trust::Lost),
+    ("kernel BUG at ", Trust::Lost),
+    ("Oops: ", Trust::Lost),
+    ("general protection fault", Trust::Lost),
+    ("Kernel panic - not syncing", Trust::Lost),
+    ("INFO: task ", Trust::Lost),
+    ("INFO: rcu", Trust::Lost),
+    ("INFO: possible ", Trust::Lost),
+    ("INFO: suspicious ", Trust::Lost),
+    ("INFO: trying to register non-static key", Trust::Lost),
+    ("DMA-API: ", Trust::Keeps),
+    ("list_add corruption", Trust::Lost),
+];
+
+/// Prefixes a subsystem puts before its headline.
+const SUBSYSTEMS: [&str; 3] = ["rcu: ", "watchdog: ", "workqueue: "];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Keeps,
+    Lost,
+}
+
+fn trust_after(line: &str) -> Option<Trust> {
+    let line = SUBSYSTEMS.iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(line);
+    HEADLINES.iter().find(|(start, _)| line.starts_with(start)).map(|(_, trust)| *trust)
+}
+
+/// Whether a line is the headline of a splat.
+pub fn is_headline(line: &str) -> bool {
+    trust_after(line).is_some()
+}
+
+impl Splat {
+    /// Whether the kernel may be damaged (dead tasks, held locks, lockdep off), so that no further
+    /// test should run on it.
+    pub fn spoils_the_kernel(&self) -> bool {
+        self.lines.iter().any(|line| trust_after(line) == Some(Trust::Lost))
+    }
+}
+
+/// Finds the splats in a log. A headline inside a report that has not ended belongs to it: an Oops has
+/// several.
+pub fn find(log: &[KernelRecord]) -> Vec<Splat> {
+    let mut splats: Vec<Splat> = Vec::new();
+    let mut open = false;
+    for line in log.iter().map(|record| record.text.as_str()) {
+        if ends_report(line) {
+            open = false;
+        } else if open {
+            if let Some(splat) = splats.last_mut() {
+                splat.lines.push(line.to_owned());
+            }
+        } else if is_headline(line) {
+            splats.push(Splat { headline: line.to_owned(), lines: vec![line.to_owned()] });
+            open = true;
+        }
+    }
+    splats
+}
+
+/// The lines that close (or precede) a report.
+fn ends_report(line: &str) -> bool {
+    let ruler = line.len() > 20 && line.bytes().all(|byte| byte == b'=');
+    ruler || line.starts_with("---[ end ") || line.contains("[ cut here ]") || line.starts_with("sensecheck: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(text: &str) -> Vec<KernelRecord> {
+        let record = |text: &str| KernelRecord { seq: 0, at_us: 0, level: 4, text: text.into() };
+        text.lines().map(record).collect()
+    }
+
+    #[test]
+    fn an_oops_is_one_splat_with_all_its_headlines() {
+        let text = "usb 1-1: fine\n\
+            BUG: kernel NULL pointer dereference, address: 0000000000000010\n\
+            #PF: supervisor read access in kernel mode\n\
+            Oops: Oops: 0000 [#1] SMP NOPTI\n\
+            ---[ end trace 0000000000000000 ]---\n\
+            later words";
+        let splats = find(&log(text));
+        assert_eq!(splats.len(), 1);
+        assert_eq!(splats[0].lines.len(), 3);
+        assert!(splats[0].spoils_the_kernel());
+    }
+
+    #[test]
+    fn two_warnings_are_two_splats_and_leave_the_kernel_usable() {
+        let text = "------------[ cut here ]------------\n\
+            WARNING: drivers/scsi/x.c:12 at f+0x1/0x2, CPU#0: a/1\n\
+            ---[ end trace 0000000000000000 ]---\n\
+            ------------[ cut here ]------------\n\
+            UBSAN: array-index-out-of-bounds in io_uring/rsrc.c:1:2\n\
+            ---[ end trace ]---";
+        let splats = find(&log(text));
+        let headlines: Vec<_> = splats.iter().map(|splat| &splat.headline[..8]).collect();
+        assert_eq!(headlines, ["WARNING:", "UBSAN: a"]);
+        assert!(splats.iter().all(|splat| !splat.spoils_the_kernel()));
+    }
+
+    #[test]
+    fn subsystems_put_their_name_before_the_headline() {
+        for line in [
+            "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
+            "INFO: task guest-tests:71 blocked for more than 120 seconds.",
+        ] {
+            assert!(is_headline(line), "{line}");
+        }
+        assert!(!is_headline("sd 0:0:0:0: WARNING: not at the start"));
+        assert!(!is_headline("systemd: INFO: nothing"));
+    }
+}

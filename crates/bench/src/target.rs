@@ -1,0 +1,216 @@
+//! A target daemon: its process, its control socket, its pool of logical units.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    sync::mpsc::Sender,
+    time::{Duration, Instant},
+};
+
+use control::{Client, ClientError, JournalPage, LunAddress, LunSpec, Medium};
+use guest_protocol::message::{Lease, RunId, TargetSignal};
+use rustix::process::Signal;
+
+use crate::{child::Child, vm::VmEvent};
+
+/// How long the daemon may take to listen, and to answer its control socket.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why a target cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// The daemon did not start.
+    #[error("the target daemon {binary} did not start: {source}")]
+    Start {
+        /// Path of the daemon.
+        binary: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The daemon ended, or did not listen in time.
+    #[error("the target daemon does not listen on its control socket: {0}")]
+    NotReady(String),
+    /// The control socket failed or the daemon refused.
+    #[error(transparent)]
+    Control(#[from] ClientError),
+    /// Every unit of the pool belongs to a running test.
+    #[error("all {0} logical units of the pool are in use")]
+    PoolEmpty(usize),
+    /// The daemon cannot be signalled.
+    #[error("cannot signal the target daemon: {0}")]
+    Signal(io::Error),
+}
+
+/// A running daemon; dropping it kills the process.
+#[derive(Debug)]
+pub struct Target {
+    child: Child,
+    control: Client,
+    pool: BTreeMap<LunAddress, Unit>,
+    socket: PathBuf,
+    dir: PathBuf,
+}
+
+/// A unit of the pool.
+#[derive(Debug)]
+struct Unit {
+    /// What the guest has last scanned it as; it does not look again by itself.
+    seen: LunSpec,
+    lessee: Option<RunId>,
+}
+
+/// How large the pool is.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSize {
+    /// Targets.
+    pub targets: u16,
+    /// Logical units behind each target.
+    pub luns: u16,
+}
+
+impl PoolSize {
+    /// Behind the shared host: enough for the tests of a group that run side by side.
+    pub const SHARED: PoolSize = PoolSize { targets: 4, luns: 4 };
+    /// Behind a test's own host.
+    pub const OWN: PoolSize = PoolSize { targets: 1, luns: 4 };
+}
+
+impl Target {
+    /// Starts a daemon named `host` with its sockets and files in `dir`, and waits until it listens.
+    /// Call it from the main thread: the daemon dies with the thread that started it.
+    pub fn start(
+        binary: &Path,
+        dir: &Path,
+        host: &str,
+        size: PoolSize,
+        queues: u16,
+        events: &Sender<VmEvent>,
+    ) -> Result<Self, TargetError> {
+        let start_error = |source| TargetError::Start { binary: binary.to_owned(), source };
+        let socket = dir.join(format!("{host}.sock"));
+        let control_socket = dir.join(format!("{host}.control"));
+        let log = File::create(dir.join(format!("{host}.log"))).map_err(start_error)?;
+        let mut command = Command::new(binary);
+        command.arg("--socket").arg(&socket).arg("--control").arg(&control_socket);
+        command.arg("--targets").arg(size.targets.to_string());
+        command.arg("--luns").arg(size.luns.to_string());
+        command.arg("--queues").arg(queues.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let (events, name) = (events.clone(), host.to_owned());
+        let child = Child::spawn(command, move |status: ExitStatus| {
+            // Nobody listens when the daemon was dropped on purpose.
+            let _ = events.send(VmEvent::TargetExited(name, status));
+        });
+        let child = child.map_err(start_error)?;
+
+        let control = connect(&child, &control_socket)?;
+        let units = control.hello().luns.iter();
+        let pool = units.map(|lun| (lun.address, Unit { seen: lun.spec.clone(), lessee: None })).collect();
+        Ok(Target { child, control, pool, socket, dir: dir.to_owned() })
+    }
+
+    /// The vhost-user socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Gives a unit to a run, as new. `slot` is passed on for the guest to find the host.
+    pub fn lease(&mut self, run: RunId, spec: LunSpec, slot: &str) -> Result<Lease, TargetError> {
+        let spec = self.localize(spec);
+        let free = || self.pool.iter().filter(|(_, unit)| unit.lessee.is_none());
+        let fits = free().find(|(_, unit)| same_to_the_guest(&unit.seen, &spec));
+        let Some((&address, unit)) = fits.or_else(|| free().next()) else {
+            return Err(TargetError::PoolEmpty(self.pool.len()));
+        };
+        let rescan = !same_to_the_guest(&unit.seen, &spec);
+        self.control.reset_lun(address, spec.clone())?;
+        self.pool.insert(address, Unit { seen: spec, lessee: Some(run) });
+        Ok(Lease { address, slot: slot.to_owned(), rescan })
+    }
+
+    /// Journals of the units a run holds.
+    pub fn journals(&mut self, run: RunId) -> Result<Vec<(LunAddress, JournalPage)>, ClientError> {
+        let leased = self.pool.iter().filter(|(_, unit)| unit.lessee == Some(run));
+        let addresses: Vec<_> = leased.map(|(address, _)| *address).collect();
+        addresses.into_iter().map(|at| Ok((at, self.control.journal(at)?))).collect()
+    }
+
+    /// Journal of one unit, if the run holds it.
+    pub fn journal(&mut self, run: RunId, address: LunAddress) -> Result<JournalPage, String> {
+        if self.pool.get(&address).and_then(|unit| unit.lessee) != Some(run) {
+            return Err(format!("{address:?} is not a unit of this test"));
+        }
+        self.control.journal(address).map_err(|error| error.to_string())
+    }
+
+    /// Takes back the units of a run.
+    pub fn release(&mut self, run: RunId) {
+        for unit in self.pool.values_mut().filter(|unit| unit.lessee == Some(run)) {
+            unit.lessee = None;
+        }
+    }
+
+    /// Stops, continues or kills the daemon; returns when the process is in that state.
+    pub fn signal(&self, signal: TargetSignal) -> Result<(), TargetError> {
+        let number = match signal {
+            TargetSignal::Stop => Signal::STOP,
+            TargetSignal::Continue => Signal::CONT,
+            TargetSignal::Kill => Signal::KILL,
+        };
+        self.child.signal(number).map_err(TargetError::Signal)?;
+        let reached = match signal {
+            TargetSignal::Stop => self.wait_stopped(),
+            TargetSignal::Continue => true,
+            TargetSignal::Kill => self.child.wait(DEADLINE),
+        };
+        let late = || TargetError::Signal(io::ErrorKind::TimedOut.into());
+        reached.then_some(()).ok_or_else(late)
+    }
+
+    /// A stop signal takes effect when each thread next leaves the kernel.
+    fn wait_stopped(&self) -> bool {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            let text = std::fs::read_to_string(&stat).unwrap_or_default();
+            if text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    /// Media files named by a test live in the run's directory, whatever path it gave.
+    fn localize(&self, mut spec: LunSpec) -> LunSpec {
+        if let Medium::File { path } = &mut spec.medium {
+            let name = path.file_name().unwrap_or("medium".as_ref());
+            *path = self.dir.join(name);
+        }
+        spec
+    }
+}
+
+/// Whether a guest that scanned a unit as `seen` need not look again when it becomes `spec`.
+fn same_to_the_guest(seen: &LunSpec, spec: &LunSpec) -> bool {
+    let shape = |s: &LunSpec| (s.device_type, s.block_len, s.blocks, s.write_protect);
+    shape(seen) == shape(spec)
+}
+
+fn connect(child: &Child, path: &Path) -> Result<Client, TargetError> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match Client::connect(path, DEADLINE) {
+            Ok(client) => return Ok(client),
+            Err(error @ ClientError::Io(_)) if Instant::now() < deadline => {
+                if child.wait(Duration::from_millis(1)) {
+                    return Err(TargetError::NotReady(format!("it ended ({error})")));
+                }
+            }
+            Err(error) => return Err(TargetError::NotReady(error.to_string())),
+        }
+    }
+}

@@ -1,1 +1,26 @@
+//! The userspace block driver ublk: its control and queue protocol, a server, and targets.
 //!
+//! [`Server::start`] makes a block device whose requests a [`Target`] answers, in copy mode: the
+//! driver copies data between its requests and one buffer per tag. [`Control`] speaks to the driver
+//! alone, for devices of other processes and for commands that a test bends ([`Control::begin`]).
+//!
+//! This crate must not know SCSI, nor anything of the test bench.
+
+#![deny(unsafe_code)]
+
+#[expect(unsafe_code, reason = "the promise a ring asks for about memory")]
+mod command;
+pub mod control;
+#[expect(unsafe_code, reason = "the driver's memory is mapped")]
+mod descriptors;
+mod queue;
+pub mod server;
+pub mod target;
+pub mod uapi;
+
+pub use control::{Control, Error, Reply};
+pub use queue::QueueError;
+pub use rustix::io::Errno;
+pub use server::{Config, Server};
+pub use target::{Hold, NotHeld, Op, RamTarget, Request, Target};
+pub use uring_cmd::{Buffer, CqeSize, Pointer, Shape, SqeSize};

@@ -71,12 +71,23 @@ impl Shape {
 /// Whatever memory of this process the kernel or the driver may access for the entry must
 /// - be owned by `self` and stay where it is when `self` is moved (a [`crate::Buffer`] does, an array
 ///   inside `self` does not), or not exist (see [`crate::Pointer`]);
-/// - not be read or written through `self` until the ring gives `self` back.
+/// - not be read or written through `self` until the ring gives `self` back;
+/// - not be freed by [`Operation::abandon`].
 ///
 /// The file descriptor in the entry must be kept open by `self`.
 pub unsafe trait Operation: Send + 'static {
     /// The entry. `user_data` must differ from that of every operation in flight on the same ring.
     fn sqe(&mut self) -> Sqe;
+
+    /// Called instead of dropping when the ring is gone and the kernel may still use the memory.
+    /// Leaks everything; an implementation may let go of what is not memory, such as its file, as
+    /// the kernel has references of its own.
+    fn abandon(self)
+    where
+        Self: Sized,
+    {
+        mem::forget(self);
+    }
 }
 
 /// Why an operation was not taken; it is given back.
@@ -141,7 +152,8 @@ pub struct Completed<O> {
 
 /// A ring and the operations in flight on it.
 pub struct Ring<O: Operation> {
-    raw: Box<dyn RawRing>,
+    /// `None` only while the ring is being dropped.
+    raw: Option<Box<dyn RawRing>>,
     in_flight: BTreeMap<u64, O>,
 }
 
@@ -149,7 +161,11 @@ impl<O: Operation> Ring<O> {
     /// Sets up a ring. The error is the kernel's: ENOSYS or EPERM where io_uring is absent or
     /// forbidden, EINVAL for a shape the kernel does not know.
     pub fn new(shape: &Shape) -> io::Result<Self> {
-        Ok(Ring { raw: raw::build(shape)?, in_flight: BTreeMap::new() })
+        Ok(Ring { raw: Some(raw::build(shape)?), in_flight: BTreeMap::new() })
+    }
+
+    fn raw(&mut self) -> &mut (dyn RawRing + 'static) {
+        self.raw.as_deref_mut().expect("a ring is open until it is dropped")
     }
 
     /// Operations owned by the ring, submitted or not.
@@ -167,7 +183,7 @@ impl<O: Operation> Ring<O> {
         }
         // SAFETY: by the contract of `Operation` all memory belongs to the operation, which stays in
         // `in_flight`, untouched, until its last completion; `drop` leaks those that remain.
-        if !unsafe { self.raw.push(&sqe) } {
+        if !unsafe { self.raw().push(&sqe) } {
             return Err(PushError { operation, kind: PushErrorKind::Full });
         }
         self.in_flight.insert(sqe.user_data, operation);
@@ -177,7 +193,7 @@ impl<O: Operation> Ring<O> {
     /// Hands all pushed operations to the kernel and returns their number.
     pub fn submit(&mut self) -> io::Result<usize> {
         loop {
-            match self.raw.submit() {
+            match self.raw().submit() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -186,7 +202,7 @@ impl<O: Operation> Ring<O> {
 
     /// Takes a completion that is already there. Submits nothing.
     pub fn try_next(&mut self) -> Option<Completed<O>> {
-        let cqe = self.raw.pop()?;
+        let cqe = self.raw().pop()?;
         let operation = if cqe.has_more() { None } else { self.in_flight.remove(&cqe.user_data) };
         Some(Completed { cqe, operation })
     }
@@ -194,7 +210,7 @@ impl<O: Operation> Ring<O> {
     /// Submits what was pushed and returns the next completion, waiting for it until `deadline`.
     pub fn wait(&mut self, deadline: Instant) -> Result<Completed<O>, WaitError> {
         loop {
-            if self.raw.unsubmitted() > 0 {
+            if self.raw().unsubmitted() > 0 {
                 self.submit().map_err(WaitError::Enter)?;
             }
             if let Some(completed) = self.try_next() {
@@ -207,7 +223,7 @@ impl<O: Operation> Ring<O> {
             if left == Duration::ZERO {
                 return Err(WaitError::Deadline { in_flight: self.in_flight.len() });
             }
-            match self.raw.submit_and_wait(left) {
+            match self.raw().submit_and_wait(left) {
                 Ok(_) => {}
                 // The time is over, a signal came, or completions wait for room: look again.
                 Err(error)
@@ -222,11 +238,12 @@ impl<O: Operation> Ring<O> {
 }
 
 impl<O: Operation> Drop for Ring<O> {
-    /// Leaks the operations in flight: closing a ring does not wait for the drivers, which may
+    /// Abandons the operations in flight: closing a ring does not wait for the drivers, which may
     /// still write to their memory.
     fn drop(&mut self) {
+        drop(self.raw.take());
         for operation in mem::take(&mut self.in_flight).into_values() {
-            mem::forget(operation);
+            operation.abandon();
         }
     }
 }

@@ -1,0 +1,262 @@
+//! What answers the requests of a device.
+
+use std::{
+    fmt,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::io::Errno;
+
+use crate::uapi::{SECTOR_LEN, op};
+
+/// What a request wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Fill the buffer.
+    Read,
+    /// Store the buffer.
+    Write,
+    /// Make everything written so far durable.
+    Flush,
+    /// The contents are no longer needed.
+    Discard,
+    /// The contents become zeroes.
+    WriteZeroes,
+    /// An operation this crate has no name for.
+    Other(u8),
+}
+
+impl From<u8> for Op {
+    fn from(number: u8) -> Self {
+        match number {
+            op::READ => Op::Read,
+            op::WRITE => Op::Write,
+            op::FLUSH => Op::Flush,
+            op::DISCARD => Op::Discard,
+            op::WRITE_ZEROES => Op::WriteZeroes,
+            other => Op::Other(other),
+        }
+    }
+}
+
+/// A request of the block layer.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// What it wants.
+    pub op: Op,
+    /// See [`crate::uapi::io_flag`].
+    pub flags: u32,
+    /// Where it starts, in sectors of 512 bytes.
+    pub start_sector: u64,
+    /// How long it is, in sectors.
+    pub sectors: u32,
+    /// Data of a read or write, as long as the request; empty for the others.
+    pub data: &'a mut [u8],
+    /// The queue it came on.
+    pub queue: u16,
+    /// Its tag, unique within the queue while the request is open.
+    pub tag: u16,
+}
+
+impl Request<'_> {
+    /// The length in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        u64::from(self.sectors) * u64::from(SECTOR_LEN)
+    }
+}
+
+/// Answers requests. Called on the thread of the request's queue, which answers nothing else
+/// meanwhile; requests of other queues come at the same time.
+pub trait Target: Send + Sync {
+    /// Does what the request wants and returns the number of bytes done, or the error the block
+    /// layer shall see. A flush returns 0.
+    fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno>;
+}
+
+/// A medium of memory. Discarded and write-zeroed ranges read as zeroes.
+pub struct RamTarget {
+    bytes: Mutex<Vec<u8>>,
+}
+
+impl RamTarget {
+    /// `sectors` sectors of zeroes.
+    ///
+    /// # Panics
+    /// If the medium does not fit into the address space.
+    pub fn new(sectors: u64) -> Self {
+        let len =
+            usize::try_from(sectors * u64::from(SECTOR_LEN)).expect("a medium fits in memory");
+        RamTarget { bytes: Mutex::new(vec![0; len]) }
+    }
+
+    /// The medium, to look behind the block layer's back.
+    pub fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for RamTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RamTarget").field("len", &self.bytes().len()).finish()
+    }
+}
+
+impl Target for RamTarget {
+    fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno> {
+        if request.op == Op::Flush {
+            return Ok(0);
+        }
+        let mut bytes = self.bytes();
+        let range = request
+            .start_sector
+            .checked_mul(SECTOR_LEN.into())
+            .and_then(|start| Some((start, start.checked_add(request.len_bytes())?)))
+            .and_then(|(start, end)| {
+                Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+            });
+        let medium = range.and_then(|range| bytes.get_mut(range)).ok_or(Errno::IO)?;
+        match request.op {
+            Op::Read => request.data.copy_from_slice(medium),
+            Op::Write => medium.copy_from_slice(request.data),
+            Op::Discard | Op::WriteZeroes => medium.fill(0),
+            Op::Flush | Op::Other(_) => return Err(Errno::NOTSUP),
+        }
+        // The result field has 31 bits for a length; a longer discard counts as done with any.
+        Ok(u32::try_from(request.len_bytes()).unwrap_or(u32::MAX))
+    }
+}
+
+/// A target that keeps chosen requests until they are released, for tests of what happens meanwhile.
+///
+/// A held request holds its whole queue, and a device with a held request cannot be stopped.
+pub struct Hold<T> {
+    inner: T,
+    wanted: Box<dyn Fn(&Request<'_>) -> bool + Send + Sync>,
+    state: Mutex<HoldState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct HoldState {
+    held: usize,
+    released: bool,
+}
+
+/// Fewer requests than awaited were held at the deadline.
+#[derive(Debug, thiserror::Error)]
+#[error("{held} requests were held at the deadline, not {awaited}")]
+pub struct NotHeld {
+    /// What was held.
+    pub held: usize,
+    /// What was awaited.
+    pub awaited: usize,
+}
+
+impl<T: Target> Hold<T> {
+    /// Holds requests which `wanted` accepts; hands the others, and all after the release, to `inner`.
+    pub fn new(inner: T, wanted: impl Fn(&Request<'_>) -> bool + Send + Sync + 'static) -> Self {
+        let state = Mutex::default();
+        Hold { inner, wanted: Box::new(wanted), state, changed: Condvar::new() }
+    }
+
+    /// The target behind.
+    pub fn inner(&self) -> &T {
+        &self.inner
+    }
+
+    /// Waits until at least `awaited` requests are held.
+    pub fn wait_held(&self, awaited: usize, timeout: Duration) -> Result<(), NotHeld> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.lock();
+        while state.held < awaited {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return Err(NotHeld { held: state.held, awaited });
+            }
+            (state, _) =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// Lets all held requests go on, and holds no more.
+    pub fn release(&self) {
+        self.lock().released = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HoldState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Target> Target for Hold<T> {
+    fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno> {
+        if (self.wanted)(request) {
+            let mut state = self.lock();
+            state.held += 1;
+            self.changed.notify_all();
+            while !state.released {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.held -= 1;
+        }
+        self.inner.handle(request)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Hold<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(op: Op, start_sector: u64, data: &mut [u8]) -> Request<'_> {
+        let sectors = u32::try_from(data.len() / 512).expect("short");
+        Request { op, flags: 0, start_sector, sectors, data, queue: 0, tag: 0 }
+    }
+
+    #[test]
+    fn ram_keeps_what_was_written_and_forgets_what_was_discarded() {
+        let ram = RamTarget::new(4);
+        let mut data = [0x5a; 1024];
+        assert_eq!(ram.handle(&mut request(Op::Write, 1, &mut data)), Ok(1024));
+        let mut back = [0; 2048];
+        assert_eq!(ram.handle(&mut request(Op::Read, 0, &mut back)), Ok(2048));
+        assert_eq!(back[511..513], [0, 0x5a]);
+        assert_eq!(back[1535..1537], [0x5a, 0]);
+        let mut discard = Request { sectors: 1, ..request(Op::Discard, 2, &mut []) };
+        assert_eq!(ram.handle(&mut discard), Ok(512));
+        assert_eq!(ram.bytes()[1023..1025], [0x5a, 0]);
+    }
+
+    #[test]
+    fn ram_ends_at_its_capacity() {
+        let ram = RamTarget::new(4);
+        let mut data = [0; 1024];
+        assert_eq!(ram.handle(&mut request(Op::Read, 3, &mut data)), Err(Errno::IO));
+        assert_eq!(ram.handle(&mut request(Op::Read, u64::MAX, &mut data)), Err(Errno::IO));
+        assert_eq!(ram.handle(&mut request(Op::Other(4), 0, &mut data)), Err(Errno::NOTSUP));
+    }
+
+    #[test]
+    fn a_held_request_waits_for_its_release() {
+        let hold = Hold::new(RamTarget::new(1), |request| request.op == Op::Write);
+        let mut data = [1; 512];
+        assert_eq!(hold.handle(&mut request(Op::Read, 0, &mut [0; 512])), Ok(512));
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| hold.handle(&mut request(Op::Write, 0, &mut data)));
+            hold.wait_held(1, Duration::from_secs(20)).expect("the write is held");
+            assert_eq!(hold.inner().bytes()[0], 0);
+            hold.release();
+            assert_eq!(writer.join().expect("no panic"), Ok(512));
+        });
+        assert_eq!(hold.inner().bytes()[0], 1);
+        assert_eq!(hold.wait_held(1, Duration::ZERO).expect_err("none is held").held, 0);
+    }
+}

@@ -1,4 +1,6 @@
-//! Fetches a kernel by name and prints what came of it: `cargo run -p bench --example setup stock`.
+//! Prepares what a guest needs, and says how long each step took.
+//!
+//! `cargo run -p bench --example setup -- stock [AGENT TESTS]`
 #![expect(clippy::print_stdout, reason = "an example to look at")]
 
 use std::{path::Path, time::Instant};
@@ -6,27 +8,39 @@ use std::{path::Path, time::Instant};
 use bench::{
     apt,
     cache::Cache,
+    image,
     kernel::{debian, manifest},
     progress::Progress,
     qemu,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let name = std::env::args().nth(1).unwrap_or_else(|| "stock".to_owned());
+    let mut args = std::env::args().skip(1);
+    let name = args.next().unwrap_or_else(|| "stock".to_owned());
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let begun = Instant::now();
-    let cache = Cache::open()?;
-    let manifest = manifest::Manifest::read(&manifest::manifest_path(&checkout))?;
+    let (cache, progress) = (Cache::open()?, Progress::auto());
     let options = apt::Options::default();
-    let kernel = debian::named(&cache, &manifest, &name, &options, &Progress::auto())?;
-    println!("{kernel:.0?}", kernel = (&kernel.release, &kernel.vmlinux, &kernel.note));
-    println!("ublk: {}", kernel.config_has("CONFIG_BLK_DEV_UBLK"));
-    let begun_qemu = Instant::now();
-    let host = qemu::host(&cache, &Progress::auto())?;
-    println!("{host:?}");
-    let wanted = qemu::fetch::Manifest::read(&checkout)?;
-    let newer = qemu::fetch::reconnecting(&host, &cache, &wanted, &options, &Progress::auto())?;
-    println!("{newer:?} {:?}", begun_qemu.elapsed());
-    println!("{:?}", begun.elapsed());
+
+    let begun = Instant::now();
+    let kernels = manifest::Manifest::read(&manifest::manifest_path(&checkout))?;
+    let kernel = debian::named(&cache, &kernels, &name, &options, &progress)?;
+    println!("kernel {} in {:?}: {}", kernel.release, begun.elapsed(), kernel.vmlinux.display());
+    println!("note: {:?}", kernel.note);
+
+    let begun = Instant::now();
+    let host = qemu::host(&cache, &progress)?;
+    println!("QEMU {:?} in {:?}: {host:?}", host.version, begun.elapsed());
+    let begun = Instant::now();
+    let newer = qemu::fetch::Manifest::read(&checkout)?;
+    let newer = qemu::fetch::reconnecting(&host, &cache, &newer, &options, &progress)?;
+    println!("QEMU {:?} in {:?}: {newer:?}", newer.version, begun.elapsed());
+
+    if let (Some(agent), Some(tests)) = (args.next(), args.next()) {
+        let begun = Instant::now();
+        let manifest = image::Manifest::read(&checkout)?;
+        let (agent, tests) = (Path::new(&agent), Path::new(&tests));
+        let image = image::build(&cache, &manifest, &kernel, agent, tests, &[], &progress)?;
+        println!("image in {:?}: {image:?}", begun.elapsed());
+    }
     Ok(())
 }

@@ -11,6 +11,7 @@ pub mod cargo;
 pub mod child;
 pub mod exit;
 pub mod expectations;
+pub mod image;
 pub mod interrupt;
 pub mod kernel;
 pub mod outcome;

@@ -4,6 +4,7 @@
 //! * [`debian`] fetches one from Debian's packages into the cache.
 //! * [`vmlinux`] gets the directly bootable ELF file out of a bzImage.
 
+pub(crate) mod compression;
 pub mod debian;
 pub mod manifest;
 pub mod vmlinux;
@@ -136,6 +137,23 @@ impl Kernel {
     /// Whether a configuration symbol (`CONFIG_BLK_DEV_UBLK`) is built in or a module.
     pub fn config_has(&self, symbol: &str) -> bool {
         has_symbol(&self.config_text, symbol)
+    }
+
+    /// A kernel that is nothing but a directory of modules.
+    #[cfg(test)]
+    pub(crate) fn for_test(release: &str, modules_dir: &Path, config: &str) -> Kernel {
+        Kernel {
+            name: "test".to_owned(),
+            release: release.to_owned(),
+            version: Version::of_release(release).expect("a release"),
+            package_version: String::new(),
+            arch: Arch::Amd64,
+            vmlinux: modules_dir.join("vmlinux"),
+            config: modules_dir.join("config"),
+            modules_dir: modules_dir.to_owned(),
+            note: None,
+            config_text: config.to_owned(),
+        }
     }
 
     /// The kernel in the cache under `key`, if it is there.

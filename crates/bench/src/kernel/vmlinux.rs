@@ -4,13 +4,13 @@
 //! decompressing itself. Where the payload lies is told by the setup header (Linux x86 boot
 //! protocol 2.08 and newer, Documentation/arch/x86/boot.rst); nothing is searched for.
 
-use std::io::Read;
-
 use object::{
     LittleEndian,
     elf::{FileHeader64, NoteType, PT_NOTE},
     read::elf::{FileHeader, ProgramHeader},
 };
+
+use super::compression::Format;
 
 /// Boot sector: number of 512-byte sectors of the setup code, zero meaning four (`setup_sects`).
 const SETUP_SECTS: usize = 0x1f1;
@@ -91,38 +91,18 @@ fn decompress(payload: &[u8]) -> Result<Vec<u8>, Error> {
     let expected = usize::try_from(size_field).unwrap_or(0);
     // The field is not trusted with memory: no kernel is larger than this.
     let mut elf = Vec::with_capacity(expected.min(512 << 20));
-    let body = &payload[..payload.len().saturating_sub(4)];
-    let done = match payload {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => read_zstd(body, &mut elf),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            lzma_rust2::XzReader::new(body, false).read_to_end(&mut elf).map_err(|e| e.to_string())
-        }
-        [0x1f, 0x8b, ..] => {
-            flate2::read::GzDecoder::new(payload).read_to_end(&mut elf).map_err(|e| e.to_string())
-        }
-        [0x02, 0x21, 0x4c, 0x18, ..] => lz4_flex::frame::FrameDecoder::new(body)
-            .read_to_end(&mut elf)
-            .map_err(|e| e.to_string()),
-        [b'B', b'Z', b'h', ..] => return Err(Error::Compression("bzip2")),
-        [0x5d, 0, 0, ..] => return Err(Error::Compression("lzma")),
-        [0x89, b'L', b'Z', b'O', ..] => return Err(Error::Compression("lzo")),
-        _ => return Err(Error::Compression("an unknown method")),
+    let format = Format::of(payload).map_err(Error::Compression)?;
+    let body = match format {
+        Format::Gzip => payload,
+        Format::Zstd | Format::Xz | Format::Lz4 => &payload[..payload.len().saturating_sub(4)],
     };
-    done.map_err(Error::Damaged)?;
+    format.undo(body, &mut elf).map_err(Error::Damaged)?;
     if elf.len() == expected {
         Ok(elf)
     } else {
         let detail = format!("{} bytes came out, the image says {expected}", elf.len());
         Err(Error::Damaged(detail))
     }
-}
-
-/// zstd as the kernel uses it: at its highest level the window is 128 MiB.
-fn read_zstd(body: &[u8], into: &mut Vec<u8>) -> Result<usize, String> {
-    const WINDOW: u64 = 128 << 20;
-    let mut decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(body, WINDOW)
-        .map_err(|error| error.to_string())?;
-    decoder.read_to_end(into).map_err(|error| error.to_string())
 }
 
 /// Whether an ELF kernel has the note with the PVH entry point.

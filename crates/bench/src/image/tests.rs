@@ -1,0 +1,127 @@
+//! The image, read back with the cpio reader, from a kernel of made-up modules.
+
+use std::{collections::BTreeMap, io::Read};
+
+use cpio::newc::Reader;
+
+use super::*;
+
+struct Fixture {
+    _dir: tempfile::TempDir,
+    modules: tempfile::TempDir,
+    cache: Cache,
+    agent: PathBuf,
+    tests: PathBuf,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::at(&dir.path().join("cache")).expect("cache");
+        let (agent, tests) = (dir.path().join("agent"), dir.path().join("tests"));
+        fs::write(&agent, b"the agent").expect("write");
+        fs::write(&tests, b"the tests").expect("write");
+        Fixture { _dir: dir, modules: modules::tests::modules_dir(), cache, agent, tests }
+    }
+
+    fn kernel(&self) -> Kernel {
+        Kernel::for_test("7.2.12-test", self.modules.path(), "")
+    }
+
+    fn build(&self, extra: &[&str]) -> Image {
+        let manifest = Manifest {
+            directories: vec!["dev".to_owned(), "bin".to_owned(), "modules".to_owned()],
+            modules: vec!["sd_mod".to_owned(), "virtio_ring".to_owned(), "nonesuch".to_owned()],
+            devices: vec![Device {
+                path: "dev/console".to_owned(),
+                major: 5,
+                minor: 1,
+                mode: 0o600,
+            }],
+        };
+        let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+        let quiet = Progress::quiet();
+        build(&self.cache, &manifest, &self.kernel(), &self.agent, &self.tests, &extra, &quiet)
+            .expect("an image")
+    }
+}
+
+/// Mode, device numbers, content.
+type Entry = (u32, (u32, u32), Vec<u8>);
+
+/// Names and entries, over all archives of the file.
+fn read_back(path: &Path) -> BTreeMap<String, Entry> {
+    let bytes = fs::read(path).expect("the image");
+    let mut rest = &bytes[..];
+    let mut entries = BTreeMap::new();
+    while !rest.is_empty() {
+        let mut reader = Reader::new(rest).expect("an entry");
+        let entry = reader.entry();
+        if entry.is_trailer() {
+            rest = reader.finish().expect("the end of an archive");
+            continue;
+        }
+        let (name, mode) = (entry.name().to_owned(), entry.mode());
+        let device = (entry.rdev_major(), entry.rdev_minor());
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content).expect("content");
+        assert!(entries.insert(name.clone(), (mode, device, content)).is_none(), "{name} twice");
+        rest = reader.finish().expect("the next entry");
+    }
+    entries
+}
+
+#[test]
+fn image_has_init_tests_console_and_modules_in_order() {
+    let fixture = Fixture::new();
+    let image = fixture.build(&[]);
+    let entries = read_back(&image.path);
+    assert_eq!(entries["init"], (0o100_755, (0, 0), b"the agent".to_vec()));
+    assert_eq!(entries["bin/guest-tests"], (0o100_755, (0, 0), b"the tests".to_vec()));
+    assert_eq!(entries["dev/console"], (0o020_600, (5, 1), Vec::new()));
+    assert_eq!(entries["dev"].0, 0o040_755);
+    assert!(entries["modules/scsi_mod.ko"].2.starts_with(b"\x7fELF"));
+    let order = String::from_utf8(entries["modules/order"].2.clone()).expect("text");
+    assert_eq!(
+        order,
+        "scsi_common scsi_common.ko\n\
+         scsi_mod scsi_mod.ko scsi_common\n\
+         sd_mod sd_mod.ko scsi_mod,scsi_common\n"
+    );
+    assert_eq!(image.contents.modules, ["scsi_common", "scsi_mod", "sd_mod"]);
+    assert_eq!(image.contents.builtin, ["virtio_ring"]);
+    assert_eq!(image.contents.missing.len(), 1);
+    assert_eq!(image.contents.missing[0].name, "nonesuch");
+}
+
+#[test]
+fn image_is_remade_exactly_when_a_binary_changes() {
+    let fixture = Fixture::new();
+    let first = fixture.build(&[]);
+    assert_eq!(fixture.build(&[]), first);
+    fs::write(&fixture.tests, b"other tests").expect("write");
+    let second = fixture.build(&[]);
+    assert_ne!(second.path, first.path);
+    assert_eq!(read_back(&second.path)["bin/guest-tests"].2, b"other tests");
+}
+
+#[test]
+fn extra_modules_are_added_to_the_standard_ones() {
+    let fixture = Fixture::new();
+    let image = fixture.build(&["soft2", "sd_mod"]);
+    assert_eq!(image.contents.modules, ["scsi_common", "scsi_mod", "sd_mod", "soft", "soft2"]);
+}
+
+#[test]
+fn absent_program_is_named() {
+    let fixture = Fixture::new();
+    fs::remove_file(&fixture.tests).expect("remove");
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let manifest = Manifest::read(&checkout).expect("images/initramfs.toml");
+    let quiet = Progress::quiet();
+    let kernel = fixture.kernel();
+    let built =
+        build(&fixture.cache, &manifest, &kernel, &fixture.agent, &fixture.tests, &[], &quiet);
+    let text = built.expect_err("no tests").to_string();
+    assert!(text.contains(&fixture.tests.display().to_string()), "{text}");
+}

@@ -183,7 +183,7 @@ cdb! {
 }
 cdb! {
     /// REPORT SUPPORTED OPERATION CODES (SPC).
-    ReportOpcodes, 12 {
+    ReportSupportedOperationCodes, 12 {
         /// SERVICE ACTION.
         pub service_action: u8,
         /// RCTD in bit 7, REPORTING OPTIONS in bits 2 to 0.

@@ -8,7 +8,7 @@ use scsi::{
 use zerocopy::IntoBytes;
 
 use super::Execution;
-use crate::{error::CommandError, unit::LogicalUnit};
+use crate::{error::CommandError, medium::MediumError, unit::LogicalUnit};
 
 macro_rules! transfers {
     ($($read:ident $write:ident $cdb:ident;)+) => {$(
@@ -40,7 +40,7 @@ fn read(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(),
     execution
         .data
         .read(&*unit.medium, offset, len)
-        .map_err(|error| CommandError::ReadFailed(block_at(unit, offset + error.done)))
+        .map_err(|error| CommandError::ReadFailed(failed_block(unit, offset, &error)))
 }
 
 fn write(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(), CommandError> {
@@ -52,7 +52,7 @@ fn write(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<()
     execution
         .data
         .write(&*unit.medium, offset, len)
-        .map_err(|error| CommandError::WriteFailed(block_at(unit, offset + error.done)))?;
+        .map_err(|error| CommandError::WriteFailed(failed_block(unit, offset, &error)))?;
     if transfer.force_unit_access { flush(unit) } else { Ok(()) }
 }
 
@@ -102,13 +102,19 @@ fn byte_range(unit: &LogicalUnit, range: BlockRange) -> Result<(u64, u64), Comma
     Ok((offset, len))
 }
 
-fn block_at(unit: &LogicalUnit, offset: u64) -> Lba {
-    Lba(offset / u64::from(unit.block_len.bytes()))
+/// The block a transfer from `offset` failed at. Sense data cannot tell the cause, the log does.
+fn failed_block(unit: &LogicalUnit, offset: u64, error: &MediumError) -> Lba {
+    let lba = Lba((offset + error.done) / u64::from(unit.block_len.bytes()));
+    tracing::warn!(%lba, error = %error.source, "medium failed");
+    lba
 }
 
 fn flush(unit: &LogicalUnit) -> Result<(), CommandError> {
     if !unit.medium.has_volatile_cache() {
         return Ok(());
     }
-    unit.medium.flush().map_err(|_| CommandError::FlushFailed)
+    unit.medium.flush().map_err(|error| {
+        tracing::warn!(%error, "medium failed to flush");
+        CommandError::FlushFailed
+    })
 }

@@ -55,7 +55,7 @@ pub(crate) fn handler(command: Command) -> Handler {
         Command::SynchronizeCache16 => block::synchronize_cache_16,
         Command::ReadCapacity16 => block::read_capacity_16,
         Command::ReportLuns => primary::report_luns,
-        Command::ReportOpcodes => primary::report_supported_operation_codes,
+        Command::ReportSupportedOperationCodes => primary::report_supported_operation_codes,
         Command::Read12 => block::read_12,
         Command::Write12 => block::write_12,
     }

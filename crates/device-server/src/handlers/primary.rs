@@ -55,7 +55,7 @@ pub(super) fn send_luns(
 pub(super) fn report_supported_operation_codes(
     execution: &mut Execution<'_, '_, '_>,
 ) -> Result<(), CommandError> {
-    let cdb = execution.cdb::<cdb::ReportOpcodes>();
+    let cdb = execution.cdb::<cdb::ReportSupportedOperationCodes>();
     let timeouts = cdb.options & cdb::RCTD != 0;
     let options = ReportingOptions::from_bits(cdb.options).ok_or(CommandError::field_bit(2, 2))?;
     let rows = Command::rows(cdb.requested_opcode);
@@ -66,9 +66,11 @@ pub(super) fn report_supported_operation_codes(
         ReportingOptions::All => {
             opcodes::all_commands(Command::ALL.iter().map(|command| command.spec()), timeouts)
         }
-        // The two options that must match the kind of operation code are refused otherwise; the
-        // field in error is REPORTING OPTIONS or what it was combined with: point to the latter.
-        ReportingOptions::Opcode if has_service_actions => return Err(CommandError::field(3)),
+        // Two options must match the kind of operation code. The field in error is the option where
+        // it asks for too little, REQUESTED SERVICE ACTION where that has no meaning.
+        ReportingOptions::Opcode if has_service_actions => {
+            return Err(CommandError::field_bit(2, 2));
+        }
         ReportingOptions::Opcode => opcodes::one_command(rows.first(), timeouts),
         ReportingOptions::ServiceAction if !rows.is_empty() && !has_service_actions => {
             return Err(CommandError::field(4));

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Seek, SeekFrom},
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -27,20 +27,26 @@ impl FileMedium {
     /// device.
     pub fn open(path: &Path, len: u64, read_only: bool) -> io::Result<Self> {
         if read_only {
-            match OpenOptions::new().read(true).open(path) {
+            match options().open(path) {
                 Ok(file) if stored_len(&file)? >= len => return Ok(FileMedium { file }),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = options().write(true).create(true).truncate(false).open(path)?;
         if stored_len(&file)? < len {
             file.set_len(len)?;
         }
         Ok(FileMedium { file })
     }
+}
+
+/// Opening a pipe must not wait for its other end; files and disks do not care.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    options
 }
 
 fn stored_len(mut file: &File) -> io::Result<u64> {

@@ -2,6 +2,8 @@
 
 mod codec;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use codec::{SENSE_LEN_MAX, SenseError};
 

@@ -187,7 +187,7 @@ impl Device {
 }
 
 /// Finds the row, checks the CDB against it, runs its handler.
-fn execute_on(
+pub(crate) fn execute_on(
     unit: &LogicalUnit,
     luns: &[u16],
     task: &TaskContext<'_>,

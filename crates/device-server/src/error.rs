@@ -54,3 +54,27 @@ impl CommandError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Key, ASC and ASCQ from SPC's and SBC's clauses on each error.
+    #[test]
+    fn every_error_has_its_sense() {
+        for (error, triple) in [
+            (CommandError::UnknownOpcode, (0x5, 0x20, 0x00)),
+            (CommandError::field(2), (0x5, 0x24, 0x00)),
+            (CommandError::UnitNotSupported, (0x5, 0x25, 0x00)),
+            (CommandError::OutOfRange, (0x5, 0x21, 0x00)),
+            (CommandError::WriteProtected, (0x7, 0x27, 0x00)),
+            (CommandError::SavingNotSupported, (0x5, 0x39, 0x00)),
+            (CommandError::AcaWithoutCondition, (0x5, 0x49, 0x00)),
+            (CommandError::ReadFailed(Lba(1)), (0x3, 0x11, 0x00)),
+            (CommandError::WriteFailed(Lba(1)), (0x3, 0x0c, 0x00)),
+            (CommandError::FlushFailed, (0x3, 0x0c, 0x00)),
+        ] {
+            assert_eq!(error.sense().triple(), triple, "{error:?}");
+        }
+    }
+}

@@ -5,6 +5,8 @@ mod block;
 mod inquiry;
 mod mode;
 mod primary;
+#[cfg(test)]
+mod tests;
 
 use scsi::{Command, cdb};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};

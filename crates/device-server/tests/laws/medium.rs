@@ -2,16 +2,20 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    os::unix::fs::{FileExt, MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::Path,
 };
 
 use device_server::{ConfigError, Device, DeviceConfig, LuConfig, MediumConfig};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use scsi::Status;
 
 use crate::fixture::{Bench, UNIT, disk, pattern};
 
-fn file(path: &Path) -> LuConfig {
+fn file_at(path: &Path) -> LuConfig {
     LuConfig { medium: MediumConfig::File { path: path.to_path_buf() }, ..disk() }
 }
 
@@ -27,7 +31,7 @@ const READ_4: [u8; 10] = [0x28, 0, 0, 0, 0, 10, 0, 0, 4, 0];
 fn a_file_is_created_sparsely_and_holds_the_blocks() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let path = folder.path().join("disk");
-    let bench = Bench::new(LuConfig { blocks: 1 << 30, ..file(&path) });
+    let bench = Bench::new(LuConfig { blocks: 1 << 30, ..file_at(&path) });
     let created = fs::metadata(&path).expect("created");
     assert_eq!((created.len(), created.blocks()), (512 << 30, 0));
 
@@ -47,7 +51,7 @@ fn a_longer_file_is_kept_and_a_shorter_one_extended() {
     for (len, expected) in [(100_000, 100_000), (100, 32_768)] {
         let path = folder.path().join(len.to_string());
         fs::write(&path, vec![5; len]).expect("written");
-        let bench = Bench::new(file(&path));
+        let bench = Bench::new(file_at(&path));
         assert_eq!(bench.receive(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0])[..100], [5; 100]);
         assert_eq!(fs::metadata(&path).expect("there").len(), expected);
     }
@@ -57,7 +61,7 @@ fn a_longer_file_is_kept_and_a_shorter_one_extended() {
 #[test]
 fn a_file_takes_more_pieces_than_one_system_call() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let bench = Bench::new(file(&folder.path().join("disk")));
+    let bench = Bench::new(file_at(&folder.path().join("disk")));
     let write = [0x2a, 0, 0, 0, 0, 0, 0, 0, 8, 0];
     let mut data: Vec<u8> = (0..4096u16).map(|index| index.to_le_bytes()[0] ^ 0x5a).collect();
     let expected = data.clone();
@@ -76,7 +80,7 @@ fn a_file_takes_more_pieces_than_one_system_call() {
 fn a_failing_read_is_unrecovered_read_error_at_its_block() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let path = folder.path().join("disk");
-    let bench = Bench::new(file(&path));
+    let bench = Bench::new(file_at(&path));
     OpenOptions::new()
         .write(true)
         .open(&path)
@@ -90,25 +94,41 @@ fn a_failing_read_is_unrecovered_read_error_at_its_block() {
     assert_eq!((outcome.data_in_len, outcome.overrun), (1024, false));
 }
 
-/// Every write to /dev/full fails for want of space; it is no disk, so it stands in behind a limit
-/// on the size of files.
+/// A sealed memory file stands in for a full disk: it takes two of four blocks.
 #[test]
 fn a_failing_write_is_write_error_at_its_block() {
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let path = folder.path().join("disk");
-    fs::write(&path, vec![0; 64 * 512]).expect("written");
-    // Opened read-only because it is write protected, then written to as a unit never would be.
-    let bench = Bench::new(LuConfig { write_protect: true, ..file(&path) });
-    assert_eq!(bench.transfer(&WRITE_4, &mut [1; 2048], &mut []).status, Status::CheckCondition);
-    assert!(fs::read(&path).expect("there").iter().all(|byte| *byte == 0));
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = memfd_create("medium", flags).expect("memory file");
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let bench = Bench::new(LuConfig { block_len: 4096, ..file_at(Path::new(&path)) });
+    ftruncate(&file, 12 * 4096)
+        .and_then(|()| fcntl_add_seals(&file, SealFlags::GROW))
+        .expect("cut");
+    let outcome = bench.transfer(&WRITE_4, &mut [1; 4 * 4096], &mut []);
+    assert_eq!(outcome.status, Status::CheckCondition);
+    let expected = [0xf0, 0, 3, 0, 0, 0, 12, 10, 0, 0, 0, 0, 0x0c, 0, 0, 0, 0, 0];
+    assert_eq!(outcome.sense.as_deref(), Some(&expected[..]));
+    assert_eq!((outcome.data_out_len, outcome.overrun), (8192, false));
 }
 
 #[test]
 fn a_write_protected_file_is_not_opened_for_writing() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let path = folder.path().join("disk");
-    let _created = Bench::new(LuConfig { write_protect: true, ..file(&path) });
+    let config = LuConfig { write_protect: true, ..file_at(&path) };
+    let _created = Bench::new(config.clone());
     assert_eq!(fs::metadata(&path).expect("created").len(), 64 * 512);
+
+    let _opened = Bench::new(config);
+    let modes: Vec<_> = fs::read_dir("/proc/self/fd")
+        .expect("own descriptors")
+        .filter_map(|entry| Some(entry.ok()?.file_name()))
+        .filter(|fd| fs::read_link(Path::new("/proc/self/fd").join(fd)).is_ok_and(|to| to == path))
+        .map(|fd| fs::read_to_string(Path::new("/proc/self/fdinfo").join(fd)).expect("own fdinfo"))
+        .map(|info| info.lines().any(|line| line.starts_with("flags:") && line.ends_with('0')))
+        .collect();
+    assert_eq!(modes.iter().filter(|read_only| **read_only).count(), 1, "O_RDONLY is 0");
+    assert_eq!(modes.len(), 2);
 }
 
 #[test]
@@ -116,7 +136,7 @@ fn what_is_no_file_is_refused() {
     let folder = tempfile::tempdir().expect("temporary folder");
     for path in [folder.path(), Path::new("/dev/null"), Path::new("/nonexistent/disk")] {
         for write_protect in [false, true] {
-            let error = refused(LuConfig { write_protect, ..file(path) });
+            let error = refused(LuConfig { write_protect, ..file_at(path) });
             assert!(matches!(error, ConfigError::File { .. }), "{error}");
             assert!(error.to_string().contains(&path.display().to_string()));
         }

@@ -7,6 +7,8 @@
 //! Nothing here installs anything: a package is downloaded, checked and unpacked.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod host;
 
 use std::{
@@ -420,6 +422,8 @@ impl Suite {
              Acquire::Check-Valid-Until \"{check_valid_until}\";\n\
              Acquire::Languages \"none\";\n\
              Acquire::GzipIndexes \"false\";\n\
+             // A mirror on this very machine is never behind the proxy.\n\
+             Acquire::http::Proxy::127.0.0.1 \"DIRECT\";\n\
              {network}"
         ))
     }

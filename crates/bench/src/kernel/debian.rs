@@ -346,3 +346,6 @@ fn arrange(root: &Path, dir: &Path, release: &str) -> Result<(), Error> {
     fs::rename(modules, dir.join("modules")).map_err(at("move", modules))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,13 +128,13 @@ fn has_pvh_entry(elf: &[u8]) -> Result<bool, Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use super::*;
 
     /// A 64-bit ELF file with one note segment.
-    fn elf(owner: &[u8; 4], kind: u32) -> Vec<u8> {
+    pub(crate) fn elf(owner: &[u8; 4], kind: u32) -> Vec<u8> {
         let mut file = vec![0; 64 + 56];
         file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
         file[16] = 2; // e_type ET_EXEC
@@ -157,7 +157,7 @@ mod tests {
     }
 
     /// A bzImage around `payload`, with a gap before it as real ones have.
-    fn bz_image(payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn bz_image(payload: &[u8]) -> Vec<u8> {
         let mut image = vec![0; 5 * 512 + 716];
         image[0x1f1] = 4;
         image[0x202..0x206].copy_from_slice(b"HdrS");
@@ -175,7 +175,7 @@ mod tests {
         compressed
     }
 
-    fn gzip(data: &[u8]) -> Vec<u8> {
+    pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
         let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         writer.write_all(data).expect("gzip");
         writer.finish().expect("gzip")

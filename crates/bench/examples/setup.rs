@@ -8,6 +8,7 @@ use std::{path::Path, time::Instant};
 use bench::{
     apt,
     cache::Cache,
+    doctor,
     image,
     kernel::{debian, manifest},
     progress::Progress,
@@ -42,5 +43,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let image = image::build(&cache, &manifest, &kernel, agent, tests, &[], &progress)?;
         println!("image in {:?}: {image:?}", begun.elapsed());
     }
+    println!("{}", doctor::render(&doctor::examine(&cache, &checkout, &options, None)));
     Ok(())
 }

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::error::Error;
+pub(crate) use self::host::os_release_value;
 use crate::{
     cache::{Cache, at},
     progress::Progress,

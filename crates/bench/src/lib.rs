@@ -5,10 +5,12 @@
 
 #![deny(unsafe_code)]
 
+pub mod accel;
 pub mod apt;
 pub mod cache;
 pub mod cargo;
 pub mod child;
+pub mod doctor;
 pub mod exit;
 pub mod expectations;
 pub mod image;
@@ -26,3 +28,4 @@ pub mod splat;
 pub mod target;
 pub mod tools;
 pub mod vm;
+pub mod vm_test;

@@ -63,8 +63,10 @@ impl Modules {
         if is_loaded(&name) {
             return Ok(());
         }
-        let module =
-            self.modules.get(&name).ok_or_else(|| format!("the guest image has no module {name}"))?;
+        let module = self
+            .modules
+            .get(&name)
+            .ok_or_else(|| format!("the guest image has no module {name}"))?;
         for dependency in &module.depends {
             self.load(dependency, "")?;
         }
@@ -105,7 +107,8 @@ mod tests {
 
     #[test]
     fn the_list_is_names_files_and_dependencies() {
-        let list = "scsi_common scsi_common.ko\nscsi_mod scsi_mod.ko scsi-common\nsg sg.ko scsi_mod\n";
+        let list =
+            "scsi_common scsi_common.ko\nscsi_mod scsi_mod.ko scsi-common\nsg sg.ko scsi_mod\n";
         let modules = Modules::parse(list).expect("parses");
         assert_eq!(modules.modules["scsi_mod"].depends, ["scsi_common"]);
         assert_eq!(modules.modules["sg"].file, Path::new("/modules/sg.ko"));

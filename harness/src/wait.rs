@@ -29,7 +29,10 @@ pub fn until<T>(
         if Instant::now() >= deadline {
             return Err(Timeout { what: what.to_string(), limit });
         }
-        #[expect(clippy::disallowed_methods, reason = "the one place that sleeps, between two looks")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that sleeps, between two looks"
+        )]
         std::thread::sleep(interval);
         interval = (interval * 2).min(Duration::from_millis(10));
     }
@@ -41,7 +44,8 @@ mod tests {
 
     #[test]
     fn a_timeout_names_what_was_awaited() {
-        let error = until(Duration::from_millis(1), "a miracle", || None::<()>).expect_err("none comes");
+        let error =
+            until(Duration::from_millis(1), "a miracle", || None::<()>).expect_err("none comes");
         assert_eq!(error.to_string(), "a miracle did not come within 1 ms");
         let mut looks = 0;
         let seen = until(Duration::from_secs(5), "three looks", || {

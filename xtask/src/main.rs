@@ -1,2 +1,47 @@
-//!
-fn main() {}
+//! `cargo xtask`: the command line of the bench. Each task has a file; what they do lives in `bench`.
+
+mod vm_test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// A full-system test bench for Linux SCSI passthrough (bsg) and userspace block devices (ublk).
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    VmTest(Box<vm_test::Args>),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let code =
+        bench::interrupt::install().context("cannot handle signals").and_then(|()| {
+            match cli.task {
+                Task::VmTest(args) => vm_test::run(&args),
+            }
+        });
+    match code {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the last words of a command line tool")]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::from(bench::exit::BENCH_ERROR)
+        }
+    }
+}
+
+/// The checkout this xtask was built in.
+fn workspace() -> PathBuf {
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    package.parent().map_or(package.clone(), PathBuf::from)
+}

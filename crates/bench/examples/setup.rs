@@ -8,8 +8,7 @@ use std::{path::Path, time::Instant};
 use bench::{
     apt,
     cache::Cache,
-    doctor,
-    image,
+    doctor, image,
     kernel::{debian, manifest},
     progress::Progress,
     qemu,

@@ -57,7 +57,10 @@ pub fn build(workspace: &Path) -> Result<Binaries, BuildError> {
 fn cargo(workspace: &Path) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
-    command.current_dir(workspace).arg("build").args(["--message-format", "json-render-diagnostics"]);
+    command
+        .current_dir(workspace)
+        .arg("build")
+        .args(["--message-format", "json-render-diagnostics"]);
     // Flags meant for the host's own build would break the static one.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     command

@@ -82,8 +82,9 @@ impl Expectations {
     }
 
     fn parse(text: &str, path: String) -> Result<Self, ExpectationsError> {
-        let parsed: Expectations = toml::from_str(text)
-            .map_err(|source| ExpectationsError::Parse { path: path.clone(), source: source.into() })?;
+        let parsed: Expectations = toml::from_str(text).map_err(|source| {
+            ExpectationsError::Parse { path: path.clone(), source: source.into() }
+        })?;
         for known in &parsed.known {
             let entry = |reason: String| ExpectationsError::Entry {
                 path: path.clone(),
@@ -128,7 +129,9 @@ impl Expectations {
 impl Known {
     fn explains(&self, outcome: &Outcome) -> bool {
         match (&self.splat, outcome) {
-            (Some(text), Outcome::KernelSplat(line) | Outcome::GuestPanic(line)) => line.contains(text.as_str()),
+            (Some(text), Outcome::KernelSplat(line) | Outcome::GuestPanic(line)) => {
+                line.contains(text.as_str())
+            }
             (None, Outcome::Fail(_) | Outcome::Hang(_)) => true,
             _ => false,
         }
@@ -140,7 +143,9 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| matches(tail, &rest[at..]))
+            (0..=rest.len())
+                .filter(|at| rest.is_char_boundary(*at))
+                .any(|at| matches(tail, &rest[at..]))
         }),
     }
 }
@@ -151,7 +156,8 @@ fn range_holds(range: &str, version: Version) -> Result<bool, String> {
     for comparison in range.split(',').map(str::trim) {
         let digits = comparison.find(|c: char| c.is_ascii_digit()).unwrap_or(comparison.len());
         let (operator, bound) = comparison.split_at(digits);
-        let bound = Version::of_release(bound).ok_or_else(|| format!("{comparison:?} names no version"))?;
+        let bound =
+            Version::of_release(bound).ok_or_else(|| format!("{comparison:?} names no version"))?;
         holds &= match operator.trim() {
             ">=" => version >= bound,
             ">" => version > bound,
@@ -174,9 +180,8 @@ mod tests {
         assert!(matches("*zero_copy*", "ublk::zero_copy::read"));
         assert!(!matches("ublk::*::x", "ublk::x"));
         assert!(!matches("ublk", "ublk::x"));
-        let holds = |range, version| {
-            range_holds(range, Version::of_release(version).expect("a version"))
-        };
+        let holds =
+            |range, version| range_holds(range, Version::of_release(version).expect("a version"));
         assert_eq!(holds(">=7.1, <7.2.14", "7.2.12+deb13-cloud-amd64"), Ok(true));
         assert_eq!(holds(">=7.1, <7.2.14", "7.2.14"), Ok(false));
         assert_eq!(holds("=7.3", "7.3-rc1"), Ok(true));

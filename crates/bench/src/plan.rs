@@ -1,7 +1,7 @@
 //! Which tests run, in what order, and which of them share a virtual machine.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     process::{Command, Stdio},
 };
@@ -10,6 +10,7 @@ use guest_protocol::needs::{Class, Declaration, Feature, Needs, VmShape};
 
 use crate::{
     kernel::Kernel,
+    outcome::{TestRecord, Verdict},
     qemu::{Qemu, dotted},
 };
 
@@ -61,7 +62,8 @@ pub struct Catalog {
 impl Catalog {
     /// Asks the binary, which runs on the host as in the guest, for its tests and declarations.
     pub fn of(binary: &Path) -> Result<Self, PlanError> {
-        let error = |reason: String| PlanError::List { binary: binary.display().to_string(), reason };
+        let error =
+            |reason: String| PlanError::List { binary: binary.display().to_string(), reason };
         let names = ask(binary, &["--list", "--format", "terse"], None).map_err(error)?;
         let file = tempfile::NamedTempFile::new().map_err(|source| error(source.to_string()))?;
         ask(binary, &["--exact", MANIFEST], Some(file.path())).map_err(error)?;
@@ -129,7 +131,10 @@ pub fn unmet(needs: &Needs, kernel: &Kernel, qemu: &Qemu) -> Option<String> {
             < (*major, *minor))
             .then(|| format!("needs Linux {major}.{minor} or newer, this is {}", kernel.release)),
         Feature::Reconnect => (!qemu.can_reconnect()).then(|| {
-            format!("needs a QEMU that reconnects vhost-user-scsi (8.2 or newer), this is {}", dotted(qemu.version))
+            format!(
+                "needs a QEMU that reconnects vhost-user-scsi (8.2 or newer), this is {}",
+                dotted(qemu.version)
+            )
         }),
     })
 }
@@ -165,6 +170,12 @@ pub fn group(tests: &[Test], order: &[usize]) -> Vec<Group> {
     shared
 }
 
+/// How many different tests were executed.
+pub fn distinct_executed(records: &[TestRecord]) -> usize {
+    let executed = records.iter().filter(|record| record.verdict != Verdict::Skipped);
+    executed.map(|record| record.name.as_str()).collect::<BTreeSet<_>>().len()
+}
+
 /// A permutation of `0..count` from a seed: the same on every machine.
 pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
@@ -192,7 +203,8 @@ mod tests {
     fn planted_defects_run_only_when_called_by_module() {
         let needs = || Needs::DEFAULT;
         let list = vec![declared("a::panics", needs()), declared("planted::panics", needs())];
-        let catalog = Catalog::new(["a::panics", "planted::panics"].into_iter(), list).expect("declared");
+        let catalog =
+            Catalog::new(["a::panics", "planted::panics"].into_iter(), list).expect("declared");
         let names = |filters: &[&str]| {
             let filters: Vec<_> = filters.iter().map(ToString::to_string).collect();
             catalog.select(&filters).into_iter().map(|test| test.name).collect::<Vec<_>>()
@@ -204,7 +216,8 @@ mod tests {
 
     #[test]
     fn equal_shapes_share_a_machine_and_own_machines_hold_one() {
-        let test = |name: &str, needs: Needs| Test { name: name.into(), class: Class::Contract, needs };
+        let test =
+            |name: &str, needs: Needs| Test { name: name.into(), class: Class::Contract, needs };
         let two_cpus = || Needs { cpus: Some(2), ..Needs::DEFAULT };
         let own = Needs { own_vm: true, ..Needs::DEFAULT };
         let tests = [

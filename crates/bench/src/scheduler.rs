@@ -146,7 +146,8 @@ impl Bench<'_> {
         let names = members.iter().map(|member| tests[*member].name.as_str());
         let names = names.collect::<Vec<_>>().join(", ");
         let what = format!("{}: {}", accident.name(), accident.reason());
-        self.terminal.note(&format!("{what}\n  while several tests ran; each runs again alone: {names}"));
+        self.terminal
+            .note(&format!("{what}\n  while several tests ran; each runs again alone: {names}"));
         let before = results.records.len();
         let mut members = members;
         while !members.is_empty() && !results.interrupted {
@@ -213,7 +214,8 @@ impl Bench<'_> {
                 // One stall of an emulated machine on a busy host says nothing about the kernel.
                 Err(error @ BootError::Guest { .. }) if attempt == 0 => {
                     attempt += 1;
-                    self.terminal.note(&format!("the guest did not come up, trying once more: {error}"));
+                    self.terminal
+                        .note(&format!("the guest did not come up, trying once more: {error}"));
                 }
                 Err(error) => return Err(error),
             }
@@ -244,7 +246,13 @@ impl Bench<'_> {
         Session::boot(&config, settings)
     }
 
-    fn fail_all(&mut self, tests: &[Test], group: &Group, error: &BootError, results: &mut Results) {
+    fn fail_all(
+        &mut self,
+        tests: &[Test],
+        group: &Group,
+        error: &BootError,
+        results: &mut Results,
+    ) {
         for &member in &group.members {
             let test = &tests[member];
             let outcome = match error {

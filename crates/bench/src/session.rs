@@ -134,12 +134,10 @@ pub struct Rest {
 impl Session {
     /// Starts daemon and machine and waits for the agent. One stalled boot is tried again by the
     /// caller, who also reports it.
-    pub fn boot(
-        config: &VmConfig<'_>,
-        settings: Settings,
-    ) -> Result<(Self, BootTimes), BootError> {
+    pub fn boot(config: &VmConfig<'_>, settings: Settings) -> Result<(Self, BootTimes), BootError> {
         let dir = &settings.dir;
-        std::fs::create_dir_all(dir).map_err(|source| BootError::Dir { path: dir.clone(), source })?;
+        std::fs::create_dir_all(dir)
+            .map_err(|source| BootError::Dir { path: dir.clone(), source })?;
         let (events_sender, events) = mpsc::channel();
         let start = Instant::now();
         let queues = HostShape::default().queues.unwrap_or(1);
@@ -224,7 +222,8 @@ impl Session {
         let mut rest = Rest::default();
         if self.spoiled.is_none() && self.vm.send(&ToGuest::PowerOff).is_ok() {
             let deadline = Instant::now() + Duration::from_secs(3) * self.accel.slowdown();
-            while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            while let Ok(event) =
+                self.events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
                 match event {
                     VmEvent::Guest(FromGuest::Kernel(record)) => self.stray.push(record),
@@ -258,7 +257,8 @@ impl Session {
     fn start(&mut self, member: usize, test: &Test, sink: &mut dyn FnMut(usize, TestRecord)) {
         let run = self.next_run;
         self.next_run += 1;
-        let limit = test.needs.deadline_s.map_or(self.settings.deadline, |s| Duration::from_secs(s.into()));
+        let limit =
+            test.needs.deadline_s.map_or(self.settings.deadline, |s| Duration::from_secs(s.into()));
         let limit = limit * self.accel.slowdown();
         let mut active = Active::new(member, test, limit, self.clock_offset_us);
         let started = self.hosts.prepare(
@@ -334,7 +334,9 @@ impl Session {
     ) -> Option<Outcome> {
         match message {
             FromGuest::Hello(_) => Some(Outcome::BenchError("the agent said hello twice".into())),
-            FromGuest::Failed { reason } => Some(Outcome::BenchError(format!("the agent: {reason}"))),
+            FromGuest::Failed { reason } => {
+                Some(Outcome::BenchError(format!("the agent: {reason}")))
+            }
             FromGuest::Kernel(record) => {
                 self.log(record);
                 None
@@ -469,9 +471,12 @@ impl Session {
     /// What became of a machine that has ended: its console knows of a panic.
     fn death(&self, otherwise: &str) -> Outcome {
         let console = self.vm.console();
-        let panic = console.lines().find_map(|line| line.find(PANIC).map(|at| line[at..].to_owned()));
+        let panic =
+            console.lines().find_map(|line| line.find(PANIC).map(|at| line[at..].to_owned()));
         match panic {
-            Some(line) => Outcome::GuestPanic(line.trim_end_matches(['-', ' ', ']', '[']).to_owned()),
+            Some(line) => {
+                Outcome::GuestPanic(line.trim_end_matches(['-', ' ', ']', '[']).to_owned())
+            }
             None => Outcome::VmDied(otherwise.to_owned()),
         }
     }
@@ -503,7 +508,9 @@ impl Session {
             }
             Phase::Dumping(_) => {
                 let registers = self.vm.registers();
-                active.stacks.push_str(&format!("the guest does not answer; its CPUs:\n{registers}\n"));
+                active
+                    .stacks
+                    .push_str(&format!("the guest does not answer; its CPUs:\n{registers}\n"));
                 let lost = Outcome::Hang("the guest does not answer any more".into());
                 self.lose(lost, sink, rest);
             }

@@ -80,7 +80,10 @@ pub fn find(log: &[KernelRecord]) -> Vec<Splat> {
 /// The lines that close (or precede) a report.
 fn ends_report(line: &str) -> bool {
     let ruler = line.len() > 20 && line.bytes().all(|byte| byte == b'=');
-    ruler || line.starts_with("---[ end ") || line.contains("[ cut here ]") || line.starts_with("sensecheck: ")
+    ruler
+        || line.starts_with("---[ end ")
+        || line.contains("[ cut here ]")
+        || line.starts_with("sensecheck: ")
 }
 
 #[cfg(test)]

@@ -108,7 +108,8 @@ impl Target {
 
         let control = connect(&child, &control_socket)?;
         let units = control.hello().luns.iter();
-        let pool = units.map(|lun| (lun.address, Unit { seen: lun.spec.clone(), lessee: None })).collect();
+        let pool =
+            units.map(|lun| (lun.address, Unit { seen: lun.spec.clone(), lessee: None })).collect();
         Ok(Target { child, control, pool, socket, dir: dir.to_owned() })
     }
 

@@ -37,7 +37,9 @@ pub(crate) fn follow(link: Arc<Link>) -> Kmsg {
     let kmsg = Kmsg { seen: Arc::clone(&seen) };
     thread::spawn(move || match File::open("/dev/kmsg") {
         Ok(file) => forward(file, &link, &seen),
-        Err(error) => link.send(&FromGuest::Failed { reason: format!("cannot open /dev/kmsg: {error}") }),
+        Err(error) => {
+            link.send(&FromGuest::Failed { reason: format!("cannot open /dev/kmsg: {error}") })
+        }
     });
     kmsg
 }
@@ -78,7 +80,10 @@ impl Kmsg {
     pub(crate) fn end(&self, run: RunId) {
         mark(&format!("{MARK_END} {run}"));
         let ended = self.seen.ended.lock().expect("no thread panics with it");
-        let waited = self.seen.changed.wait_timeout_while(ended, MARK_DEADLINE, |ended| !ended.contains(&run));
+        let waited = self
+            .seen
+            .changed
+            .wait_timeout_while(ended, MARK_DEADLINE, |ended| !ended.contains(&run));
         let (mut ended, timeout) = waited.expect("no thread panics with it");
         if timeout.timed_out() {
             eprintln!("agent: the end mark of run {run} did not come back from /dev/kmsg");

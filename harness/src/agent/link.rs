@@ -24,8 +24,9 @@ pub(crate) struct Link {
 impl Link {
     /// Finds the port by name and opens it.
     pub(crate) fn open() -> Result<Self, String> {
-        let port = wait::until(Duration::from_secs(5), "the supervisor's virtio-serial port", find_port)
-            .map_err(|error| error.to_string())?;
+        let port =
+            wait::until(Duration::from_secs(5), "the supervisor's virtio-serial port", find_port)
+                .map_err(|error| error.to_string())?;
         let reader = File::options().read(true).write(true).open(&port);
         let reader = reader.map_err(|error| format!("cannot open {}: {error}", port.display()))?;
         let writer = reader.try_clone().map_err(|error| error.to_string())?;

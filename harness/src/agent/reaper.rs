@@ -71,7 +71,8 @@ fn reap(children: &Children) {
             // No children now: wait for the next start.
             Err(_) => {
                 let state = children.state.lock().expect("no thread panics with it");
-                let waited = children.started.wait_while(state, |state| state.starts == starts_seen);
+                let waited =
+                    children.started.wait_while(state, |state| state.starts == starts_seen);
                 starts_seen = waited.expect("no thread panics with it").starts;
             }
         }

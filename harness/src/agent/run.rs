@@ -70,7 +70,13 @@ impl Runs {
     }
 
     /// Starts a run on a thread of its own; everything it does is reported over the link.
-    pub(crate) fn start(&self, run: RunId, test: String, host: ScsiHost, env: Vec<(String, String)>) {
+    pub(crate) fn start(
+        &self,
+        run: RunId,
+        test: String,
+        host: ScsiHost,
+        env: Vec<(String, String)>,
+    ) {
         let shared = Arc::clone(&self.shared);
         thread::spawn(move || {
             shared.kmsg.begin(run, &test);

@@ -29,11 +29,14 @@ pub(crate) fn of_group(group: Option<Pid>) -> String {
 
 fn describe(text: &mut String, process: &str, thread: &str) {
     let dir = Path::new("/proc").join(process).join("task").join(thread);
-    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_else(|error| format!("({error})"));
+    let read = |name: &str| {
+        fs::read_to_string(dir.join(name)).unwrap_or_else(|error| format!("({error})"))
+    };
     let stat = read("stat");
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?');
     let (name, stack) = (read("comm"), read("stack"));
-    writeln!(text, "{process}/{thread} {} state {state}", name.trim()).expect("a String takes everything");
+    writeln!(text, "{process}/{thread} {} state {state}", name.trim())
+        .expect("a String takes everything");
     for line in stack.lines() {
         writeln!(text, "    {line}").expect("a String takes everything");
     }
@@ -42,7 +45,9 @@ fn describe(text: &mut String, process: &str, thread: &str) {
 /// Names of a directory's entries that are numbers.
 fn numbered(dir: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect()
 }
 

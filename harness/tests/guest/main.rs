@@ -1,3 +1,13 @@
-//! t
+//! Every test that runs inside the guest, by subject.
+
+#![forbid(unsafe_code)]
+
+mod bsg;
+mod planted;
+mod ublk;
+
+/// Tells the bench what the tests declare; runs on the host.
 #[test]
-fn it() { println!("hello"); }
+fn manifest() {
+    harness::write_manifest();
+}

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use crate::{outcome::TestRecord, scheduler::Options};
 
 /// libtest's own lines say nothing that the outcome does not.
-const NOISE: [&str; 4] = ["running 1 test", "test result: ", "failures:", "note: run with `RUST_BACKTRACE"];
+const NOISE: [&str; 4] =
+    ["running 1 test", "test result: ", "failures:", "note: run with `RUST_BACKTRACE"];
 
 /// What the test printed, without libtest's frame.
 pub(super) fn output(record: &TestRecord) -> String {
@@ -23,7 +24,10 @@ pub(super) fn output(record: &TestRecord) -> String {
 pub(super) fn timeline(record: &TestRecord) -> String {
     let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
     let kernel = record.kernel.iter().map(|line| {
-        (signed(line.at_us).saturating_add(record.clock_offset_us), format!("kernel     {}", line.text))
+        (
+            signed(line.at_us).saturating_add(record.clock_offset_us),
+            format!("kernel     {}", line.text),
+        )
     });
     let mut lines: Vec<(i64, String)> = kernel.collect();
     for (address, page) in &record.journals {
@@ -35,7 +39,9 @@ pub(super) fn timeline(record: &TestRecord) -> String {
             let mut text = format!("{place} {} cdb {}", entry.command, entry.cdb);
             let lengths = (entry.data_out_len, entry.data_in_len, entry.residual);
             write!(text, " out {} in {} residual {}", lengths.0, lengths.1, lengths.2)
-                .and_then(|()| write!(text, " → status {:02x} response {}", entry.status, entry.response))
+                .and_then(|()| {
+                    write!(text, " → status {:02x} response {}", entry.status, entry.response)
+                })
                 .expect("a String takes everything");
             if !entry.sense.is_empty() {
                 text.push_str(&format!(" sense {}", entry.sense));

@@ -55,7 +55,11 @@ mod tests {
     fn a_failure_is_a_failure_and_a_known_one_is_not() {
         let record = |verdict| TestRecord {
             verdict,
-            ..TestRecord::without_run("a::b".into(), Class::Contract, Outcome::Fail("why & how".into()))
+            ..TestRecord::without_run(
+                "a::b".into(),
+                Class::Contract,
+                Outcome::Fail("why & how".into()),
+            )
         };
         let text = junit(&[record(Verdict::New), record(Verdict::Known("bug".into()))], "7.2");
         let text = text.expect("serializes");

@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
-use guest_protocol::message::Hello;
+use guest_protocol::{
+    message::Hello,
+    needs::{Needs, ScsiHost},
+};
 
 use super::details;
 use crate::{
     outcome::{TestRecord, Verdict},
+    plan::Test,
     scheduler::Options,
     session::BootTimes,
 };
@@ -57,6 +61,14 @@ impl Terminal {
         }
     }
 
+    /// The tests with class and needs.
+    pub fn list_tests(&self, tests: &[Test]) {
+        for test in tests {
+            println!("{:<8}  {}{}", test.class.name(), test.name, needs(&test.needs));
+        }
+        println!("{} tests", tests.len());
+    }
+
     /// One test is over.
     pub fn test(&self, record: &TestRecord, options: &Options) {
         let (word, color) = self.word(record);
@@ -66,7 +78,11 @@ impl Terminal {
             Verdict::Skipped => format!("  ({})", record.outcome.reason()),
             Verdict::Passed | Verdict::New | Verdict::Accident => String::new(),
         };
-        println!("{}  {took:>7.3} s  {}{reason}", self.paint(&format!("{word:>12}"), color), record.name);
+        println!(
+            "{}  {took:>7.3} s  {}{reason}",
+            self.paint(&format!("{word:>12}"), color),
+            record.name
+        );
         if matches!(record.verdict, Verdict::New | Verdict::Accident) {
             self.details(record, options);
         }
@@ -108,8 +124,13 @@ impl Terminal {
 
     /// The end of a run. The last line is for programs as well as for people.
     pub fn summary(&self, records: &[TestRecord], took: Duration) {
-        let of = |wanted: fn(&Verdict) -> bool| records.iter().filter(move |record| wanted(&record.verdict));
-        self.list("fixed (remove it from the expectations)", of(|v| matches!(v, Verdict::Fixed(_))));
+        let of = |wanted: fn(&Verdict) -> bool| {
+            records.iter().filter(move |record| wanted(&record.verdict))
+        };
+        self.list(
+            "fixed (remove it from the expectations)",
+            of(|v| matches!(v, Verdict::Fixed(_))),
+        );
         self.list("known", of(|v| matches!(v, Verdict::Known(_))));
         self.list("accident", of(|v| matches!(v, Verdict::Accident)));
         self.list("new", of(|v| matches!(v, Verdict::New)));
@@ -125,7 +146,27 @@ impl Terminal {
 
     fn list<'a>(&self, title: &str, records: impl Iterator<Item = &'a TestRecord>) {
         for record in records {
-            println!("{title}: {}: {} {}", record.name, record.outcome.name(), record.outcome.reason());
+            println!(
+                "{title}: {}: {} {}",
+                record.name,
+                record.outcome.name(),
+                record.outcome.reason()
+            );
         }
     }
+}
+
+/// What a test needs beyond the default, for a list.
+fn needs(needs: &Needs) -> String {
+    let mut words = Vec::new();
+    if let ScsiHost::Own(_) = needs.host {
+        words.push("own SCSI host".to_owned());
+    }
+    words.extend(needs.own_vm.then(|| "own machine".to_owned()));
+    words.extend(needs.cpus.map(|cpus| format!("{cpus} CPUs")));
+    words.extend(needs.memory_mib.map(|mib| format!("{mib} MiB")));
+    words.extend(needs.kernel_args.iter().map(ToString::to_string));
+    words.extend(needs.modules.iter().map(|module| format!("{} {}", module.name, module.params)));
+    words.extend(needs.features.iter().map(|feature| format!("{feature:?}")));
+    if words.is_empty() { String::new() } else { format!("  [{}]", words.join(", ")) }
 }

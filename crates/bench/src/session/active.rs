@@ -33,7 +33,10 @@ pub(super) enum Phase {
 impl Phase {
     pub(super) fn deadline(self) -> Instant {
         match self {
-            Phase::Running(at) | Phase::Dumping(at) | Phase::Killing(at) | Phase::Unplugging(at) => at,
+            Phase::Running(at)
+            | Phase::Dumping(at)
+            | Phase::Killing(at)
+            | Phase::Unplugging(at) => at,
         }
     }
 }
@@ -122,7 +125,9 @@ impl Active {
             }
             (Exit::Code(EXIT_SKIP), Some(reason)) => Outcome::Skip(reason),
             (Exit::Code(_), _) => Outcome::Fail(panic_message(&self.output)),
-            (Exit::Signal(number), _) => Outcome::Fail(format!("the test process died of signal {number}")),
+            (Exit::Signal(number), _) => {
+                Outcome::Fail(format!("the test process died of signal {number}"))
+            }
         });
     }
 
@@ -136,7 +141,8 @@ impl Active {
         let mut missing = Vec::new();
         for pattern in &self.expected_splats {
             let before = unexpected.len();
-            unexpected.retain(|splat| !splat.lines.iter().any(|line| line.contains(pattern.as_str())));
+            unexpected
+                .retain(|splat| !splat.lines.iter().any(|line| line.contains(pattern.as_str())));
             if unexpected.len() == before {
                 missing.push(pattern.clone());
             }
@@ -148,7 +154,8 @@ impl Active {
                 self.outcome = Some(Outcome::KernelSplat(splat.headline.clone()));
             }
             None if passed && !missing.is_empty() => {
-                let reason = format!("expected a kernel splat with {:?}, but none came", missing.join(", "));
+                let reason =
+                    format!("expected a kernel splat with {:?}, but none came", missing.join(", "));
                 self.outcome = Some(Outcome::Fail(reason));
             }
             _ => {}
@@ -176,7 +183,9 @@ impl Active {
 
 /// The first panic in a test's output as one line: `tests/x.rs:7:5: assertion failed: …`.
 fn panic_message(output: &str) -> String {
-    let mut lines = output.lines().skip_while(|line| !line.contains("' panicked at ") && !line.contains(") panicked at "));
+    let mut lines = output
+        .lines()
+        .skip_while(|line| !line.contains("' panicked at ") && !line.contains(") panicked at "));
     let Some(place) = lines.next().and_then(|line| line.split(" panicked at ").nth(1)) else {
         return "the test process failed without a panic message".into();
     };

@@ -1,10 +1,6 @@
 //! The SCSI hosts of a machine: the shared one, and those of single tests in spare slots.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::mpsc::Sender,
-};
+use std::{collections::BTreeMap, path::Path, sync::mpsc::Sender};
 
 use control::{JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
@@ -78,7 +74,11 @@ impl Hosts {
         target.lease(run, spec, slot).map_err(|error| error.to_string())
     }
 
-    pub(super) fn journal(&mut self, run: RunId, address: LunAddress) -> Result<JournalPage, String> {
+    pub(super) fn journal(
+        &mut self,
+        run: RunId,
+        address: LunAddress,
+    ) -> Result<JournalPage, String> {
         self.target(run).0.journal(run, address)
     }
 
@@ -93,7 +93,9 @@ impl Hosts {
     /// Lets a stopped daemon go on.
     pub(super) fn resume(&mut self, run: RunId) -> Result<(), String> {
         match self.own.get(&run) {
-            Some(own) => own.target.signal(TargetSignal::Continue).map_err(|error| error.to_string()),
+            Some(own) => {
+                own.target.signal(TargetSignal::Continue).map_err(|error| error.to_string())
+            }
             None => Ok(()),
         }
     }

@@ -69,7 +69,8 @@ pub const SPARE_SLOTS: [Slot; 4] = [
 /// the kernel would drop the marks of quick tests; a synchronous scan means that every unit is there
 /// when virtio_scsi has loaded; `no_timer_check` skips a calibration that stalls when emulated CPUs
 /// do not get their turn ("8254 timer not connected to IO-APIC").
-const KERNEL_ARGS: &str = "console=ttyS0 loglevel=5 panic=-1 printk.devkmsg=on scsi_mod.scan=sync no_timer_check";
+const KERNEL_ARGS: &str =
+    "console=ttyS0 loglevel=5 panic=-1 printk.devkmsg=on scsi_mod.scan=sync no_timer_check";
 
 /// Everything that makes a machine.
 #[derive(Debug)]
@@ -96,8 +97,9 @@ impl VmConfig<'_> {
     /// QEMU's arguments; `dir` holds the sockets and logs of this machine, `shared_socket` is where
     /// the daemon of the shared SCSI host listens.
     pub(super) fn arguments(&self, dir: &Path, shared_socket: &Path) -> Vec<String> {
-        let mut args =
-            ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"].map(String::from).to_vec();
+        let mut args = ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+            .map(String::from)
+            .to_vec();
         let mut option = |name: &str, value: String| args.extend([format!("-{name}"), value]);
 
         option("machine", format!("q35,accel={},memory-backend=memory", self.accel.name()));
@@ -109,7 +111,10 @@ impl VmConfig<'_> {
         option("smp", self.cpus.to_string());
         option("m", format!("{}M", self.memory_mib));
         // vhost-user devices read and write guest memory from another process.
-        option("object", format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory_mib));
+        option(
+            "object",
+            format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory_mib),
+        );
         option("bios", self.qemu.qboot.display().to_string());
         option("kernel", self.kernel.vmlinux.display().to_string());
         option("initrd", self.image.display().to_string());
@@ -129,7 +134,10 @@ impl VmConfig<'_> {
         option("device", Value::Object(device).to_string());
         for (chassis, slot) in SPARE_SLOTS.iter().enumerate() {
             let (bus, addr) = (slot.bus, slot.addr);
-            option("device", format!("pcie-root-port,id={bus},addr={addr},chassis={}", chassis + 1));
+            option(
+                "device",
+                format!("pcie-root-port,id={bus},addr={addr},chassis={}", chassis + 1),
+            );
         }
         args
     }
@@ -138,7 +146,9 @@ impl VmConfig<'_> {
         let mut words = vec![KERNEL_ARGS.to_owned()];
         for module in &self.shape.modules {
             words.push(format!("sensecheck.load={}", module.name));
-            words.extend(module.params.split_whitespace().map(|param| format!("{}.{param}", module.name)));
+            words.extend(
+                module.params.split_whitespace().map(|param| format!("{}.{param}", module.name)),
+            );
         }
         words.extend(self.shape.kernel_args.iter().map(ToString::to_string));
         words.extend((!self.append.is_empty()).then(|| self.append.to_owned()));

@@ -140,7 +140,8 @@ impl Vm {
     ) -> Result<(), QmpError> {
         let addr = json!({ "type": "unix", "data": { "path": socket } });
         let backend = json!({ "type": "socket", "data": { "addr": addr, "server": false } });
-        self.qmp.execute("chardev-add", json!({ "id": format!("{id}-socket"), "backend": backend }))?;
+        self.qmp
+            .execute("chardev-add", json!({ "id": format!("{id}-socket"), "backend": backend }))?;
         let mut device = args::host_device(id, &format!("{id}-socket"), shape);
         device.insert("bus".into(), Value::from(slot.bus));
         self.qmp.execute("device_add", Value::Object(device)).map(drop)

@@ -71,7 +71,9 @@ impl Qmp {
         let answer = self.answers.recv_timeout(self.deadline);
         let mut answer = answer.map_err(|_| QmpError::NoAnswer(command.to_owned()))?;
         match answer["error"]["desc"].as_str() {
-            Some(reason) => Err(QmpError::Refused { command: command.into(), reason: reason.into() }),
+            Some(reason) => {
+                Err(QmpError::Refused { command: command.into(), reason: reason.into() })
+            }
             None => Ok(answer["return"].take()),
         }
     }

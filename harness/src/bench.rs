@@ -1,0 +1,84 @@
+//! The way from a test to the bench: calls over the agent's socket.
+//!
+//! Outside the guest there is no bench, and every call panics with a word on how to run the test.
+
+use std::{
+    env,
+    os::unix::net::UnixStream,
+    process,
+    sync::{Mutex, OnceLock},
+};
+
+use control::{JournalPage, LunAddress, LunSpec};
+use guest_protocol::{
+    frame,
+    message::{Answer, CALL_SOCKET_ENV, Call, EXIT_SKIP, Lease, TargetSignal},
+};
+
+static STREAM: OnceLock<Mutex<UnixStream>> = OnceLock::new();
+
+/// Makes one call. The bench answers within its own deadlines; a dead bench takes the guest with it.
+fn call(request: Call) -> Result<Answer, String> {
+    let stream = STREAM.get_or_init(|| {
+        let path = env::var_os(CALL_SOCKET_ENV)
+            .expect("this test runs inside the guest: use `cargo xtask vm-test`");
+        Mutex::new(UnixStream::connect(path).expect("the agent listens"))
+    });
+    // A panic while the lock was held is a failed call; the stream is at a message boundary or dead.
+    let stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    frame::write(&*stream, &request).expect("the agent takes calls");
+    let answer = frame::read::<Result<Answer, String>>(&*stream).expect("the agent answers");
+    answer.expect("the agent answers before it closes the socket")
+}
+
+/// Calls whose success has nothing to tell.
+#[track_caller]
+fn done(request: Call) {
+    match call(request.clone()) {
+        Ok(Answer::Done) => {}
+        other => panic!("the bench refused {request:?}: {other:?}"),
+    }
+}
+
+/// A fresh logical unit, for the rest of the test. [`crate::Lun`] is the way to use it.
+#[track_caller]
+pub fn lease(spec: LunSpec) -> Lease {
+    match call(Call::Lun { spec }) {
+        Ok(Answer::Lun(lease)) => lease,
+        other => panic!("the bench gave no logical unit: {other:?}"),
+    }
+}
+
+/// What a leased unit was asked and answered.
+#[track_caller]
+pub fn journal(address: LunAddress) -> JournalPage {
+    match call(Call::Journal { address }) {
+        Ok(Answer::Journal(page)) => page,
+        other => panic!("the bench gave no journal: {other:?}"),
+    }
+}
+
+/// Stops, continues or kills the test's own target daemon.
+#[track_caller]
+pub fn signal_target(signal: TargetSignal) {
+    done(Call::Target { signal });
+}
+
+/// Says that this test makes the kernel print a splat with this text in one of its lines. The test
+/// fails if none comes.
+#[track_caller]
+pub fn expect_splat(pattern: &str) {
+    done(Call::ExpectSplat { pattern: pattern.to_owned() });
+}
+
+/// Kills QEMU. For the bench's tests of itself.
+#[track_caller]
+pub fn kill_vm() {
+    done(Call::KillVm);
+}
+
+/// Ends the test as skipped, with a reason that reads after "skipped: ".
+pub fn skip(reason: &str) -> ! {
+    done(Call::Skip { reason: reason.to_owned() });
+    process::exit(EXIT_SKIP);
+}

@@ -1,0 +1,101 @@
+//! Planted defects: what the bench must see, say and survive. `cargo xtask self-test` runs them one by
+//! one; an ordinary run leaves them out.
+
+use std::{fs, hint};
+
+use bsg::{Access, BsgIoctl, Passthrough, Request};
+use guest_protocol::message::TargetSignal;
+use harness::{HostShape, Lun, Needs, ScsiHost, bench, declare};
+
+const OWN_HOST: Needs = Needs {
+    host: ScsiHost::Own(HostShape { queues: None, tags: None, cmd_per_lun: None }),
+    ..Needs::DEFAULT
+};
+
+fn sysrq(key: &str) {
+    fs::write("/proc/sysrq-trigger", key).expect("root may use sysrq");
+}
+
+#[test]
+fn passes() {
+    declare!(Contract);
+    Lun::fresh();
+}
+
+#[test]
+fn passes_on_its_own_host() {
+    declare!(Contract, OWN_HOST);
+    let lun = Lun::fresh();
+    let mut bsg = BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens");
+    let done = bsg.execute(Request::new(&[0; 6])).expect("executed");
+    assert_eq!(done.device_status, 0);
+    let journal = lun.journal();
+    assert_eq!(journal.entries.last().map(|entry| entry.cdb.as_str()), Some("000000000000"));
+}
+
+#[test]
+fn fails() {
+    declare!(Contract);
+    let lun = Lun::fresh();
+    let mut bsg = BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens");
+    bsg.execute(Request::new(&[0; 6])).expect("executed");
+    assert_eq!(1, 2, "planted failure");
+}
+
+#[test]
+fn fails_by_accident() {
+    declare!(Accident);
+    assert_eq!(1, 2, "planted accident");
+}
+
+#[test]
+fn skips() {
+    declare!(Contract);
+    bench::skip("planted reason");
+}
+
+#[test]
+fn panics_the_guest() {
+    declare!(Contract);
+    sysrq("c");
+}
+
+#[test]
+fn hangs() {
+    declare!(Contract, Needs { deadline_s: Some(1), ..Needs::DEFAULT });
+    loop {
+        hint::spin_loop();
+        std::thread::park();
+    }
+}
+
+/// A task that waits for a stopped target is in D state: no signal reaches it.
+#[test]
+fn hangs_in_the_kernel() {
+    declare!(Contract, Needs { deadline_s: Some(1), ..OWN_HOST });
+    let lun = Lun::fresh();
+    let mut bsg = BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens");
+    bench::signal_target(TargetSignal::Stop);
+    bsg.execute(Request::new(&[0; 6])).expect("executed");
+}
+
+#[test]
+fn loses_its_target() {
+    declare!(Contract, Needs { deadline_s: Some(10), ..OWN_HOST });
+    let lun = Lun::fresh();
+    let mut bsg = BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens");
+    bench::signal_target(TargetSignal::Kill);
+    bsg.execute(Request::new(&[0; 6])).expect("executed");
+}
+
+#[test]
+fn loses_its_machine() {
+    declare!(Contract);
+    bench::kill_vm();
+}
+
+#[test]
+fn expects_a_splat_that_does_not_come() {
+    declare!(Contract);
+    bench::expect_splat("planted splat");
+}

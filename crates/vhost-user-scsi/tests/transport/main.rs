@@ -1,0 +1,9 @@
+//! The transport, driven by a vhost-user front end in the same process.
+
+mod commands;
+mod control_socket;
+mod driver;
+mod guest;
+mod malformed;
+mod sessions;
+mod task_management;

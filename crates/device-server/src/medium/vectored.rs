@@ -112,3 +112,50 @@ fn call(
     drop(guards);
     u64::try_from(moved).map_err(|_| io::Error::last_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// Every beginning and length within ten bytes in five pieces, as after calls that moved less
+    /// than asked for: exactly those bytes move, to and from exactly their place.
+    #[test]
+    fn a_transfer_resumes_and_ends_anywhere() {
+        let file = tempfile::tempfile().expect("temporary file");
+        for skip in 0..10usize {
+            for len in 1..=10 - skip {
+                file.set_len(0)
+                    .and_then(|()| file.write_all_at(b"..abcdefghij", 0))
+                    .expect("written");
+                let mut memory = *b"0123456789";
+                let moved = on_pieces(&mut memory, |slices| {
+                    call(&file, 2, slices, skip as u64, len as u64, Direction::Read)
+                });
+                let mut expected = *b"0123456789";
+                expected[skip..skip + len].copy_from_slice(&b"abcdefghij"[..len]);
+                assert_eq!((moved, memory), (len as u64, expected), "read {len} from {skip}");
+
+                let moved = on_pieces(&mut memory, |slices| {
+                    call(&file, 1, slices, skip as u64, len as u64, Direction::Write)
+                });
+                let mut stored = [0; 12];
+                file.read_exact_at(&mut stored, 0).expect("read");
+                let mut expected = *b"..abcdefghij";
+                expected[1..=len].copy_from_slice(&b"abcdefghij"[..len]);
+                assert_eq!((moved, stored), (len as u64, expected), "write {len} from {skip}");
+            }
+        }
+    }
+
+    fn on_pieces(
+        memory: &mut [u8; 10],
+        call: impl FnOnce(&[VolatileSlice<'_>]) -> io::Result<u64>,
+    ) -> u64 {
+        let whole = VolatileSlice::from(&mut memory[..]);
+        let pieces = [(0, 3), (3, 0), (3, 1), (4, 4), (8, 2)];
+        let slices = pieces.map(|(at, len)| whole.subslice(at, len).expect("within"));
+        call(&slices).expect("moved")
+    }
+}

@@ -1,5 +1,11 @@
 //! What a device is made of, and logical units made as new.
 
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use device_server::{ConfigError, Device, DeviceConfig, LuConfig, LunAddress};
 use scsi::Status;
 
@@ -69,8 +75,32 @@ fn addresses_are_in_order_and_designators_differ() {
     assert_eq!(pages.len(), 4);
 }
 
+/// A command sees one unit from beginning to end, the old one or the new one.
 #[test]
-fn a_device_is_shared_by_threads() {
-    fn shared<T: Send + Sync>() {}
-    shared::<Device>();
+fn a_unit_is_replaced_under_running_commands() {
+    let bench = Bench::new(disk());
+    let done = AtomicBool::new(false);
+    let read_all = || {
+        let mut lens = BTreeSet::new();
+        let mut data = vec![0; 64 * 4096];
+        while !done.load(Ordering::Relaxed) {
+            let read = [0x28, 0, 0, 0, 0, 0, 0, 0, 64, 0];
+            let outcome = bench.transfer(&read, &mut [], &mut data);
+            assert_eq!((outcome.status, outcome.overrun), (Status::Good, false));
+            lens.insert(outcome.data_in_len);
+        }
+        lens
+    };
+    thread::scope(|scope| {
+        let readers = [scope.spawn(read_all), scope.spawn(read_all)];
+        for round in 0..2000 {
+            let block_len = if round % 2 == 0 { 4096 } else { 512 };
+            bench.device.reset_lu(UNIT, LuConfig { block_len, ..disk() }).expect("reset");
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            let lens = reader.join().expect("no assertion failed");
+            assert!(lens.is_subset(&BTreeSet::from([64 * 512, 64 * 4096])), "{lens:?}");
+        }
+    });
 }

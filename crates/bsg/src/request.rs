@@ -94,7 +94,8 @@ impl Request {
 pub struct Completion {
     /// SAM status, for example 02h for CHECK CONDITION.
     pub device_status: u32,
-    /// [`crate::uapi::DRIVER_SENSE`] for a CHECK CONDITION, else 0.
+    /// [`crate::uapi::DRIVER_SENSE`] for a CHECK CONDITION, else 0. sg v3 says 0 too when there is
+    /// no room for sense data.
     pub driver_status: u32,
     /// Host byte, `DID_*`; 0 if the command reached the device and came back.
     pub host_status: u32,

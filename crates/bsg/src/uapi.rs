@@ -193,7 +193,7 @@ pub struct SgIoHdr {
     pub sb_len_wr: u8,
     /// `[o]` host byte, `DID_*`.
     pub host_status: u16,
-    /// `[o]` [`DRIVER_SENSE`] for a CHECK CONDITION.
+    /// `[o]` [`DRIVER_SENSE`] for a CHECK CONDITION if there is room for sense data, else 0.
     pub driver_status: u16,
     /// `[o]` bytes of `dxfer_len` not transferred.
     pub resid: i32,

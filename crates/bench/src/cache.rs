@@ -192,22 +192,33 @@ impl Cache {
         Ok(place)
     }
 
-    /// A fresh temporary directory for making `name`. The caller holds the lock of `name`, so any
-    /// other of that name belongs to a run that was killed.
+    /// A fresh temporary directory for making `name`, whose lock the caller holds.
     fn temporary(&self, name: &str) -> Result<tempfile::TempDir, Error> {
         let dir = self.made("tmp")?;
-        let prefix = format!("{}~", flat(name));
         for entry in fs::read_dir(&dir).map_err(at("read", &dir))? {
-            let entry = entry.map_err(at("read", &dir))?;
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                let stale = entry.path();
+            let stale = entry.map_err(at("read", &dir))?.path();
+            if self.is_left_over(&stale, name)? {
                 fs::remove_dir_all(&stale).map_err(at("remove the left-over", &stale))?;
             }
         }
+        let prefix = format!("{}{MAKER_END}", flat(name));
         tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(&dir)
             .map_err(at("make a temporary directory in", &dir))
+    }
+
+    /// Whether nobody works in this temporary directory any more. Its maker would hold the lock that
+    /// the start of its name tells; that of `held` is the caller's own.
+    fn is_left_over(&self, temporary: &Path, held: &str) -> Result<bool, Error> {
+        let file_name = temporary.file_name().unwrap_or_default().to_string_lossy();
+        let Some((maker, _)) = file_name.split_once(MAKER_END) else { return Ok(false) };
+        if maker == flat(held) {
+            return Ok(true);
+        }
+        let path = self.made("locks")?.join(format!("{maker}.lock"));
+        let file = File::create(&path).map_err(at("make the lock file", &path))?;
+        Ok(file.try_lock().is_ok())
     }
 
     /// Writes the directory out and renames it to `place`.
@@ -233,6 +244,9 @@ impl Cache {
         Ok(dir)
     }
 }
+
+/// Stands between the lock's name and the random part in the name of a temporary directory.
+const MAKER_END: char = '~';
 
 /// A name without directories, for lock files and temporary directories.
 fn flat(name: &str) -> String {
@@ -289,11 +303,14 @@ mod tests {
     fn left_over_of_a_killed_run_is_swept() {
         let (_dir, cache) = cache();
         let stale = cache.path("tmp/a_b~dead");
+        let elsewhere = cache.path("tmp/a_d~dead");
         let other = cache.path("tmp/a_c~alive");
-        fs::create_dir_all(stale.join("deep")).expect("stale");
-        fs::create_dir_all(&other).expect("other");
+        for dir in [stale.join("deep"), elsewhere.clone(), other.clone()] {
+            fs::create_dir_all(dir).expect("directory");
+        }
+        let _at_work = cache.lock("a/c", &Progress::quiet()).expect("lock");
         cache.entry("a/b", 0, &Progress::quiet(), |_| Ok::<(), Error>(())).expect("entry");
-        assert!(!stale.exists());
+        assert!(!stale.exists() && !elsewhere.exists());
         assert!(other.exists(), "what another lock guards was removed");
     }
 

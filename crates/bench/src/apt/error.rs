@@ -142,7 +142,19 @@ const KINDS: &[(Kind, &[&str])] = &[
     (Kind::Busy, &["Could not get lock", "Unable to lock"]),
     (Kind::Expired, &["is expired (invalid since", "is not valid yet (invalid for"]),
     (Kind::Checksum, &["Hash Sum mismatch", "Hashes of received file", "File has unexpected size"]),
-    (Kind::NotFound, &["404  Not Found", "File not found", "does not have a Release file"]),
+    (
+        Kind::NotFound,
+        &[
+            "404  Not Found",
+            "400  Bad Request",
+            "403  Forbidden",
+            "410  Gone",
+            "File not found",
+            "does not have a Release file",
+        ],
+    ),
+    // Before signatures: of an index it could not read, apt also says that it is not signed.
+    (Kind::Network, &["500  ", "502  ", "503  ", "504  "]),
     (
         Kind::Signature,
         &[

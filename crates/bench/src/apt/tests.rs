@@ -129,6 +129,21 @@ fn tampered_package_is_a_bad_checksum() {
 }
 
 #[test]
+fn downloaded_file_is_checked_against_its_package_once_more() {
+    let archive = Archive::new();
+    let pin = archive.package("tool", "1", &[]);
+    archive.publish("trixie", &[pin], Index::Good);
+    let (dir, cache) = cache();
+    let suite = suite_of(&cache, &archive.options());
+    suite.refresh(Duration::ZERO, &Progress::quiet()).expect("a good archive");
+    let mut packages = suite.show(&["tool"]).expect("show");
+    packages[0].sha256 = "0".repeat(64);
+    let error =
+        suite.download(&packages, dir.path(), &Progress::quiet()).expect_err("not that file");
+    assert!(matches!(error, Error::Checksum { .. }), "{error:?}");
+}
+
+#[test]
 fn pin_with_other_content_than_the_index_is_a_bad_checksum() {
     let archive = Archive::new();
     let pin = archive.package("tool", "1", &[]);
@@ -153,6 +168,9 @@ fn apts_words_are_understood() {
     assert!(matches!(of(name), Error::Network { .. }));
     let newer = "E: The repository 'http://m.example sid InRelease' is not signed.";
     assert!(matches!(of(newer), Error::Signature { .. }));
+    let gateway = "E: Failed to fetch http://m.example/InRelease  503  Service Unavailable\n\
+                   E: The repository 'http://m.example sid InRelease' is not signed.";
+    assert!(matches!(of(gateway), Error::Network { .. }));
     let error = of("E: The dog ate it");
     assert!(matches!(error, Error::Other { .. }) && error.to_string().contains("dog"), "{error}");
 }

@@ -6,7 +6,7 @@
 mod args;
 
 use std::{
-    io,
+    io::{self, IsTerminal},
     process::ExitCode,
     sync::{Arc, mpsc},
     thread,
@@ -47,7 +47,11 @@ fn main() -> ExitCode {
         .device()
         .unwrap_or_else(|error| Args::command().error(ErrorKind::ValueValidation, error).exit());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
     abort_on_panic();
     match run(&args, config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -151,7 +151,17 @@ impl Command {
         let sense = outcome.sense.unwrap_or_default();
         let answer =
             self.answer(&sense, residual, outcome.status_qualifier, outcome.status as u8, response);
-        trace!(address = ?self.address, tag = self.request.tag.get(), ?answer, "answered");
+        trace!(
+            target = self.address.target,
+            lun = self.address.lun,
+            tag = self.request.tag.get(),
+            command = scsi::command::Command::lookup(&self.request.cdb).map(|command| command.name()),
+            cdb = ?self.request.cdb,
+            status = answer.status,
+            ?response,
+            residual,
+            "answered"
+        );
 
         target.count_command();
         let answered = self.chain.write_header(&answer);

@@ -12,7 +12,6 @@ use std::{
 
 use control::Statistics;
 use device_server::{ConfigError, Device, LuConfig, LunAddress, NexusId};
-use zerocopy::IntoBytes;
 
 use crate::{
     backend::{QUEUES_MAX, QueueHandler, Ring},
@@ -191,24 +190,6 @@ impl QueueHandler for Target {
 
     fn features(&self) -> u64 {
         1 << wire::F_HOTPLUG | 1 << wire::F_CHANGE
-    }
-
-    fn config(&self) -> Vec<u8> {
-        let request_queues = self.queue_count() - FIRST_REQUEST_QUEUE;
-        wire::Config {
-            num_queues: u32::try_from(request_queues).expect("at most QUEUES_MAX").into(),
-            seg_max: 126.into(),
-            max_sectors: 0xffff.into(),
-            cmd_per_lun: 128.into(),
-            event_info_size: 16.into(),
-            sense_size: 96.into(),
-            cdb_size: 32.into(),
-            max_channel: 0.into(),
-            max_target: 255.into(),
-            max_lun: u32::from(scsi::lun::LUN_MAX).into(),
-        }
-        .as_bytes()
-        .to_vec()
     }
 
     fn serve(&self, queue: usize, ring: &Ring) {

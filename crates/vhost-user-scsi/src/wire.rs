@@ -122,8 +122,8 @@ pub struct Event {
     pub reason: U32,
 }
 
-/// `virtio_scsi_config`: the configuration space, 36 bytes. QEMU's vhost-user-scsi device makes its
-/// own and asks nobody; other front ends read this one.
+/// `virtio_scsi_config`: the configuration space, 36 bytes. The front end makes it (QEMU from its
+/// device's properties) and does not ask us.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Config {

@@ -73,26 +73,14 @@ impl VhostUserBackend for Handler {
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
+    /// Without CONFIG: QEMU's vhost-user-scsi makes the configuration space itself, and warns about a
+    /// back end that offers one.
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::CONFIG
+        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
     }
 
     fn set_event_idx(&self, _enabled: bool) {
         // The rings are told themselves.
-    }
-
-    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        let config = self.device.config();
-        let start = offset as usize;
-        let end = start.saturating_add(size as usize);
-        // An answer of another length than asked for tells the front end that there is no such field.
-        config.get(start..end).map(<[u8]>::to_vec).unwrap_or_default()
-    }
-
-    fn set_config(&self, _offset: u32, _data: &[u8]) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the configuration space is read-only"))
     }
 
     fn update_memory(&self, _memory: Memory) -> io::Result<()> {

@@ -20,9 +20,6 @@ pub trait QueueHandler: Send + Sync + 'static {
     /// Feature bits of the device type; those of the transport are added to them.
     fn features(&self) -> u64;
 
-    /// The configuration space.
-    fn config(&self) -> Vec<u8>;
-
     /// The driver may have made chains available on this queue. Called on the queue's worker.
     fn serve(&self, queue: usize, ring: &Ring);
 }

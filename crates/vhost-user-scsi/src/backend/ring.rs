@@ -8,7 +8,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tracing::{debug, warn};
@@ -23,9 +23,6 @@ pub(super) type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
 /// How long stopping a ring waits for the chains in flight before it gives them up.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
-
-/// How long a completion may wait for others before the driver is told of it.
-const SIGNAL_DELAY_LIMIT: Duration = Duration::from_micros(50);
 
 /// A ring whose contents make no sense. The driver broke it; nothing more is fetched until it kicks
 /// again.
@@ -61,8 +58,6 @@ struct Shared {
     generation: AtomicU64,
     /// Chains of this generation popped and not yet completed.
     in_flight: AtomicU32,
-    /// Whether the driver has not been told of a completion yet.
-    unsignalled: AtomicBool,
     /// Whether [`Ring::stop`] waits for `in_flight` to become 0.
     stopping: AtomicBool,
     idle_lock: Mutex<()>,
@@ -104,42 +99,28 @@ impl Ring {
         Ok(Some(Chain::new(memory_of_chain, descriptors, ticket)))
     }
 
-    /// Calls `step` until it says that there is nothing left, with kicks suppressed meanwhile, and
-    /// tells the driver of completions: at the end, and under way when one would wait too long.
+    /// Calls `step` until it says that there is nothing left, with kicks suppressed meanwhile.
     pub fn drain(&self, mut step: impl FnMut(&Ring) -> Result<bool, RingError>) {
         if !self.suppress_kicks() {
             return;
         }
         loop {
-            let mut oldest = None;
-            loop {
-                match step(self) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        warn!(%error, "ring is broken, waiting for the next kick");
-                        self.signal();
-                        self.allow_kicks();
+            match step(self) {
+                Ok(true) => {}
+                Ok(false) => {
+                    if !self.allow_kicks() {
                         return;
                     }
+                    // More came before the driver could know that it has to kick again.
+                    self.suppress_kicks();
                 }
-                if self.shared.unsignalled.load(Ordering::Relaxed)
-                    && oldest.get_or_insert_with(Instant::now).elapsed() >= SIGNAL_DELAY_LIMIT
-                {
-                    self.signal();
-                    oldest = None;
+                Err(error) => {
+                    warn!(%error, "ring is broken, waiting for the next kick");
+                    self.allow_kicks();
+                    return;
                 }
-            }
-            self.signal();
-            if !self.allow_kicks() {
-                return;
             }
         }
-    }
-
-    /// Tells the driver of completions it has not been told of, if it wants to know.
-    pub fn signal(&self) {
-        signal(&self.shared, &mut self.state());
     }
 
     /// Asks the driver not to kick; false if the ring does not run.
@@ -180,14 +161,12 @@ impl Ring {
         drop(guard);
         shared.stopping.store(false, Ordering::SeqCst);
 
-        let mut state = self.state();
+        let _state = self.state();
         shared.generation.fetch_add(1, Ordering::Relaxed);
         let abandoned = shared.in_flight.swap(0, Ordering::SeqCst);
         if abandoned > 0 {
             warn!(abandoned, "ring stopped with commands still in flight, which are given up");
         }
-        // A front end that stops a ring to start it again expects no interrupt to be lost.
-        signal(shared, &mut state);
     }
 
     /// Ends the life of a chain: completed with a length, or abandoned.
@@ -199,7 +178,7 @@ impl Ring {
         }
         if let Some(len) = used_len {
             match state.add_used(head, len) {
-                Ok(()) => self.shared.unsignalled.store(true, Ordering::Relaxed),
+                Ok(()) => signal(&mut state),
                 Err(error) => warn!(head, %error, "cannot complete a chain"),
             }
         }
@@ -212,10 +191,9 @@ impl Ring {
     }
 }
 
-fn signal(shared: &Shared, state: &mut VringState<Memory>) {
-    if !shared.unsignalled.swap(false, Ordering::Relaxed) {
-        return;
-    }
+/// Tells the driver of a completion, if it wants to know. Not put off until there are more: the next
+/// command may take long.
+fn signal(state: &mut VringState<Memory>) {
     // If the driver's wish cannot be read, one interrupt too many does no harm.
     if state.needs_notification().unwrap_or(true)
         && let Err(error) = state.signal_used_queue()
@@ -263,7 +241,6 @@ impl VringT<Memory> for Ring {
             memory,
             generation: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
-            unsignalled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             idle_lock: Mutex::new(()),
             idle: Condvar::new(),

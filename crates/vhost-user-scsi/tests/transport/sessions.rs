@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vhost::{
-    VhostBackend,
-    vhost_user::{Frontend, VhostUserFrontend, message::VhostUserConfigFlags},
-};
+use vhost::{VhostBackend, vhost_user::Frontend};
 
 use crate::{
     driver::{Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern, read_10, request, write_10},
@@ -115,19 +112,6 @@ fn ring_stopped_under_load_has_answered_all_it_fetched() {
         }
         assert_eq!(guest.used_index(REQUEST_QUEUE), expected);
     }
-}
-
-#[test]
-fn configuration_space_is_offered_to_those_who_ask() {
-    let daemon = Daemon::start();
-    let mut guest = daemon.guest();
-    let flags = VhostUserConfigFlags::empty();
-    let (_, config) = guest.frontend.get_config(0, 36, flags, &[0; 36]).expect("offered");
-    let word = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().expect("4 bytes"));
-    assert_eq!(word(0), 4, "num_queues");
-    assert_eq!((word(16), word(20), word(24)), (16, 96, 32), "event, sense, CDB size");
-    assert_eq!((&config[28..32], word(32)), (&[0, 0, 255, 0][..], 16383), "channel, target, LUN");
-    assert_eq!(guest.command(UNIT, &TEST_UNIT_READY, &[], 0).response, 0);
 }
 
 #[test]

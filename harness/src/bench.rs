@@ -49,6 +49,15 @@ pub fn lease(spec: LunSpec) -> Lease {
     }
 }
 
+/// sysfs directory of the PCI slot that holds the test's SCSI host.
+#[track_caller]
+pub fn slot() -> String {
+    match call(Call::Slot) {
+        Ok(Answer::Slot(slot)) => slot,
+        other => panic!("the bench named no slot: {other:?}"),
+    }
+}
+
 /// What a leased unit was asked and answered.
 #[track_caller]
 pub fn journal(address: LunAddress) -> JournalPage {

@@ -33,6 +33,10 @@ pub(crate) struct Args {
     /// Run tests whose name contains this [default: all].
     filter: Vec<String>,
 
+    /// Take the filters for whole names.
+    #[arg(long)]
+    exact: bool,
+
     /// List the tests with class and needs, and run none.
     #[arg(long)]
     list: bool,
@@ -140,6 +144,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let request = Request {
         workspace: crate::workspace(),
         filters: args.filter.clone(),
+        exact: args.exact,
         list: args.list,
         kernel: args.kernel.clone(),
         apt: apt::Options { mirror: args.mirror.clone(), keyring: args.keyring.clone() },

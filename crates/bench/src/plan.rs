@@ -93,13 +93,14 @@ impl Catalog {
         }
     }
 
-    /// The tests whose name contains one of the filters, or all without a filter. Planted defects are
-    /// chosen only by a filter that begins like their module.
-    pub fn select(&self, filters: &[String]) -> Vec<Test> {
+    /// The tests whose name contains one of the filters (or is one, if `exact`), or all without a
+    /// filter. Planted defects are chosen only by a filter that begins like their module.
+    pub fn select(&self, filters: &[String], exact: bool) -> Vec<Test> {
         let wanted = |test: &&Test| {
             let planted = test.name.starts_with(PLANTED);
             let named = |filter: &String| {
-                test.name.contains(filter.as_str()) && (!planted || filter.starts_with(PLANTED))
+                let matches = if exact { test.name == *filter } else { test.name.contains(filter.as_str()) };
+                matches && (!planted || filter.starts_with(PLANTED))
             };
             (filters.is_empty() && !planted) || filters.iter().any(named)
         };
@@ -205,13 +206,14 @@ mod tests {
         let list = vec![declared("a::panics", needs()), declared("planted::panics", needs())];
         let catalog =
             Catalog::new(["a::panics", "planted::panics"].into_iter(), list).expect("declared");
-        let names = |filters: &[&str]| {
+        let names = |filters: &[&str], exact: bool| {
             let filters: Vec<_> = filters.iter().map(ToString::to_string).collect();
-            catalog.select(&filters).into_iter().map(|test| test.name).collect::<Vec<_>>()
+            catalog.select(&filters, exact).into_iter().map(|test| test.name).collect::<Vec<_>>()
         };
-        assert_eq!(names(&[]), ["a::panics"]);
-        assert_eq!(names(&["panics"]), ["a::panics"]);
-        assert_eq!(names(&["planted::panics"]), ["planted::panics"]);
+        assert_eq!(names(&[], false), ["a::panics"]);
+        assert_eq!(names(&["panics"], false), ["a::panics"]);
+        assert!(names(&["panics"], true).is_empty());
+        assert_eq!(names(&["planted::panics"], true), ["planted::panics"]);
     }
 
     #[test]

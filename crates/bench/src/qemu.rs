@@ -187,7 +187,14 @@ const REMEMBERED: &str = "host-qemu.json";
 
 /// Looks for the host's QEMU. Installs nothing.
 pub fn find(cache: &Cache) -> Result<Lookup, Error> {
-    let Some(binary) = tools::find(PROGRAM) else { return Ok(Lookup::NoProgram) };
+    match tools::find(PROGRAM) {
+        Some(binary) => inspect(cache, binary),
+        None => Ok(Lookup::NoProgram),
+    }
+}
+
+/// What there is to know of the program `binary`, from the cache if it is unchanged.
+fn inspect(cache: &Cache, binary: PathBuf) -> Result<Lookup, Error> {
     let metadata = fs::metadata(&binary).map_err(cache::at("look at", &binary))?;
     if let Some(known) = remembered(cache)
         && known.qemu.binary == binary
@@ -252,6 +259,60 @@ mod tests {
         assert_eq!(parse_version("QEMU emulator version 9.1.50"), Some((9, 1, 50)));
         assert_eq!(parse_version("QEMU emulator version 8.2"), Some((8, 2, 0)));
         assert_eq!(parse_version("bash: not found"), None);
+    }
+
+    /// A program that answers as QEMU does, with a data directory beside it.
+    fn fake_qemu(dir: &Path, version: &str) -> PathBuf {
+        let binary = dir.join(PROGRAM);
+        let script = format!(
+            "#!/bin/sh\ncase $1 in --version) echo 'QEMU emulator version {version}';; \
+             -L) echo {0}/none; echo {0};; esac\n",
+            dir.display()
+        );
+        fs::write(&binary, script).expect("write");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&binary, mode).expect("chmod");
+        binary
+    }
+
+    #[test]
+    fn firmware_is_looked_for_in_all_data_directories() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::at(&dir.path().join("cache")).expect("cache");
+        let binary = fake_qemu(dir.path(), "7.2.22");
+        let lookup = inspect(&cache, binary.clone()).expect("it answers");
+        assert!(matches!(&lookup, Lookup::NoFirmware(dirs) if dirs.len() == 2), "{lookup:?}");
+        fs::write(dir.path().join(FIRMWARE), b"").expect("write");
+        let Lookup::Found(qemu) = inspect(&cache, binary).expect("it answers") else {
+            panic!("the firmware is there")
+        };
+        assert_eq!(qemu.qboot, dir.path().join("qboot.rom"));
+        assert_eq!(qemu.version, (7, 2, 22));
+    }
+
+    #[test]
+    fn replaced_program_is_asked_again() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::at(&dir.path().join("cache")).expect("cache");
+        fs::write(dir.path().join(FIRMWARE), b"").expect("write");
+        for version in ["7.2.22", "10.0.2"] {
+            let binary = fake_qemu(dir.path(), version);
+            let Lookup::Found(qemu) = inspect(&cache, binary).expect("it answers") else {
+                panic!("all there")
+            };
+            assert_eq!(Some(qemu.version), parse_version(&format!("version {version}")));
+        }
+    }
+
+    #[test]
+    fn qemu_too_old_or_broken_is_told_with_its_path() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::at(&dir.path().join("cache")).expect("cache");
+        for (version, reason) in [("6.2.0", "at least 7.2.0"), ("", "--version says")] {
+            let error = inspect(&cache, fake_qemu(dir.path(), version)).expect_err(reason);
+            let text = error.to_string();
+            assert!(text.contains(reason) && text.contains(PROGRAM), "{text}");
+        }
     }
 
     #[test]

@@ -16,7 +16,6 @@ use std::{
 use guest_protocol::{
     PROTOCOL_VERSION,
     message::{Answer, Call, Exit, FromGuest, Hello, KernelRecord, RunId, ToGuest},
-    needs::HostShape,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -29,7 +28,7 @@ use crate::{
     outcome::{Outcome, TestRecord},
     plan::Test,
     splat,
-    target::{PoolSize, Target, TargetError},
+    target::{HostIdentity, PoolSize, Target, TargetError},
     vm::{Accel, Vm, VmConfig, VmError, VmEvent},
 };
 
@@ -140,9 +139,10 @@ impl Session {
             .map_err(|source| BootError::Dir { path: dir.clone(), source })?;
         let (events_sender, events) = mpsc::channel();
         let start = Instant::now();
-        let queues = HostShape::default().queues.unwrap_or(1);
+        // Runs count from 1, so the shared host's 0 is its own.
+        let identity = HostIdentity { number: 0, queues: 1 };
         let target =
-            Target::start(&settings.target, dir, SHARED, PoolSize::SHARED, queues, &events_sender)?;
+            Target::start(&settings.target, dir, SHARED, PoolSize::SHARED, identity, &events_sender)?;
         let target_time = start.elapsed();
         let start = Instant::now();
         let vm = Vm::boot(config, dir, target.socket(), &events_sender)?;
@@ -376,7 +376,7 @@ impl Session {
             self.stray.push(record);
             return;
         }
-        let contested = open > 1 && splat::is_headline(&record.text);
+        let contested = open > 1 && splat::announces_splat(&record);
         for active in self.active.values_mut().filter(|active| active.in_log) {
             active.contested |= contested;
             active.kernel.push(record.clone());
@@ -387,6 +387,7 @@ impl Session {
         let active = self.active.get_mut(&run).ok_or("this run is over")?;
         match request {
             Call::Lun { spec } => self.hosts.lease(run, spec).map(Answer::Lun),
+            Call::Slot => Ok(Answer::Slot(self.hosts.slot(run).to_owned())),
             Call::Journal { address } => self.hosts.journal(run, address).map(Answer::Journal),
             Call::Target { signal } => self.hosts.signal(run, signal).map(|()| Answer::Done),
             Call::ExpectSplat { pattern } => {

@@ -44,9 +44,10 @@ fn trust_after(line: &str) -> Option<Trust> {
     HEADLINES.iter().find(|(start, _)| line.starts_with(start)).map(|(_, trust)| *trust)
 }
 
-/// Whether a line is the headline of a splat.
-pub fn is_headline(line: &str) -> bool {
-    trust_after(line).is_some()
+/// Whether a record is the headline of a splat. What a process wrote to the log is none, whatever it
+/// looks like.
+pub fn announces_splat(record: &KernelRecord) -> bool {
+    record.facility == 0 && trust_after(&record.text).is_some()
 }
 
 impl Splat {
@@ -62,14 +63,15 @@ impl Splat {
 pub fn find(log: &[KernelRecord]) -> Vec<Splat> {
     let mut splats: Vec<Splat> = Vec::new();
     let mut open = false;
-    for line in log.iter().map(|record| record.text.as_str()) {
+    for record in log {
+        let line = record.text.as_str();
         if ends_report(line) {
             open = false;
         } else if open {
             if let Some(splat) = splats.last_mut() {
                 splat.lines.push(line.to_owned());
             }
-        } else if is_headline(line) {
+        } else if announces_splat(record) {
             splats.push(Splat { headline: line.to_owned(), lines: vec![line.to_owned()] });
             open = true;
         }
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     fn log(text: &str) -> Vec<KernelRecord> {
-        let record = |text: &str| KernelRecord { seq: 0, at_us: 0, level: 4, text: text.into() };
+        let record = |text: &str| KernelRecord { seq: 0, at_us: 0, level: 4, facility: 0, text: text.into() };
         text.lines().map(record).collect()
     }
 
@@ -130,9 +132,11 @@ mod tests {
             "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
             "INFO: task guest-tests:71 blocked for more than 120 seconds.",
         ] {
-            assert!(is_headline(line), "{line}");
+            assert_eq!(find(&log(line)).len(), 1, "{line}");
         }
-        assert!(!is_headline("sd 0:0:0:0: WARNING: not at the start"));
-        assert!(!is_headline("systemd: INFO: nothing"));
+        assert_eq!(find(&log("sd 0:0:0:0: WARNING: not at the start")), []);
+        let mut from_a_process = log("WARNING: says a process");
+        from_a_process[0].facility = 1;
+        assert_eq!(find(&from_a_process), []);
     }
 }

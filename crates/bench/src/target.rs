@@ -78,6 +78,15 @@ impl PoolSize {
     pub const OWN: PoolSize = PoolSize { targets: 1, luns: 4 };
 }
 
+/// What tells a daemon's host from the others of a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct HostIdentity {
+    /// Part of the designators of its units, which have to differ within a guest.
+    pub number: u32,
+    /// Request queues.
+    pub queues: u16,
+}
+
 impl Target {
     /// Starts a daemon named `host` with its sockets and files in `dir`, and waits until it listens.
     /// Call it from the main thread: the daemon dies with the thread that started it.
@@ -86,7 +95,7 @@ impl Target {
         dir: &Path,
         host: &str,
         size: PoolSize,
-        queues: u16,
+        identity: HostIdentity,
         events: &Sender<VmEvent>,
     ) -> Result<Self, TargetError> {
         let start_error = |source| TargetError::Start { binary: binary.to_owned(), source };
@@ -97,7 +106,8 @@ impl Target {
         command.arg("--socket").arg(&socket).arg("--control").arg(&control_socket);
         command.arg("--targets").arg(size.targets.to_string());
         command.arg("--luns").arg(size.luns.to_string());
-        command.arg("--queues").arg(queues.to_string());
+        command.arg("--queues").arg(identity.queues.to_string());
+        command.arg("--identifier").arg(identity.number.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let (events, name) = (events.clone(), host.to_owned());
         let child = Child::spawn(command, move |status: ExitStatus| {

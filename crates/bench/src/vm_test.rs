@@ -35,6 +35,8 @@ pub struct Request {
     pub workspace: PathBuf,
     /// Parts of test names; empty runs all.
     pub filters: Vec<String>,
+    /// Whether the filters are whole names.
+    pub exact: bool,
     /// Whether to list the tests instead of running them.
     pub list: bool,
     /// Name of the kernel.
@@ -100,7 +102,7 @@ pub fn run(request: &Request) -> Result<u8, Error> {
 
     let stage = Instant::now();
     let binaries = cargo::build(&request.workspace)?;
-    let tests = Catalog::of(&binaries.tests)?.select(&request.filters);
+    let tests = Catalog::of(&binaries.tests)?.select(&request.filters, request.exact);
     if request.list {
         terminal.list_tests(&tests);
         return Ok(exit::PASS);

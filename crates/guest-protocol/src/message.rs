@@ -141,6 +141,8 @@ pub struct KernelRecord {
     pub at_us: u64,
     /// Log level, 0 (emergency) to 7 (debug).
     pub level: u8,
+    /// Syslog facility: 0 is the kernel itself, anything else was written by a process.
+    pub facility: u8,
     /// The text without its prefix.
     pub text: String,
 }
@@ -169,6 +171,8 @@ pub enum Call {
         /// What it is to be.
         spec: LunSpec,
     },
+    /// Where the test's SCSI host is. Answered with [`Answer::Slot`].
+    Slot,
     /// The journal of a leased unit. Answered with [`Answer::Journal`].
     Journal {
         /// Which unit.
@@ -212,6 +216,8 @@ pub enum TargetSignal {
 pub enum Answer {
     /// To [`Call::Lun`].
     Lun(Lease),
+    /// To [`Call::Slot`]: the sysfs directory of the PCI slot, as in [`Lease::slot`].
+    Slot(String),
     /// To [`Call::Journal`].
     Journal(JournalPage),
     /// To a call whose success has nothing to tell.

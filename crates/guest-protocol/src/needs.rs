@@ -59,6 +59,14 @@ pub struct HostShape {
     pub tags: Option<u16>,
     /// Commands outstanding per logical unit (`cmd_per_lun`).
     pub cmd_per_lun: Option<u32>,
+    /// Longest transfer in units of 512 bytes (`max_sectors`).
+    pub max_sectors: Option<u32>,
+}
+
+impl HostShape {
+    /// QEMU's defaults.
+    pub const DEFAULT: HostShape =
+        HostShape { queues: None, tags: None, cmd_per_lun: None, max_sectors: None };
 }
 
 /// A kernel module with parameters, loaded before the first test of the virtual machine runs.

@@ -116,7 +116,8 @@ fn parse(record: &str) -> Option<KernelRecord> {
     let at_us = fields.next()?.parse().ok()?;
     let text = text.lines().next().unwrap_or_default().to_owned();
     let level = u8::try_from(priority & 7).ok()?;
-    Some(KernelRecord { seq, at_us, level, text })
+    let facility = u8::try_from(priority >> 3).ok()?;
+    Some(KernelRecord { seq, at_us, level, facility, text })
 }
 
 #[cfg(test)]
@@ -128,6 +129,8 @@ mod tests {
         let record = "6,339,5140900,-;NET: Registered protocol; family 10\n SUBSYSTEM=net\n";
         let parsed = parse(record).expect("a record");
         assert_eq!((parsed.level, parsed.seq, parsed.at_us), (6, 339, 5_140_900));
+        assert_eq!(parsed.facility, 0);
+        assert_eq!(parse("14,1,2,-;mark").expect("a record").facility, 1);
         assert_eq!(parsed.text, "NET: Registered protocol; family 10");
         assert_eq!(ended_run("sensecheck: end 12"), Some(12));
         assert_eq!(ended_run("sensecheck: begin 12 x"), None);

@@ -1,14 +1,19 @@
 //! Planted defects: what the bench must see, say and survive. `cargo xtask self-test` runs them one by
 //! one; an ordinary run leaves them out.
 
-use std::{fs, hint};
+use std::{fs, hint, path::Path};
 
 use bsg::{Access, BsgIoctl, Passthrough, Request};
 use guest_protocol::message::TargetSignal;
-use harness::{HostShape, Lun, Needs, ScsiHost, bench, declare};
+use harness::{HostShape, Lun, Needs, ScsiHost, bench, declare, sysfs};
 
-const OWN_HOST: Needs = Needs {
-    host: ScsiHost::Own(HostShape { queues: None, tags: None, cmd_per_lun: None }),
+const OWN_HOST: Needs =
+    Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };
+
+/// A host whose longest transfer is shorter than a page: the block layer warns when it makes the
+/// queue of a unit (block/blk-settings.c:blk_validate_limits).
+const WARNS: Needs = Needs {
+    host: ScsiHost::Own(HostShape { max_sectors: Some(1), ..HostShape::DEFAULT }),
     ..Needs::DEFAULT
 };
 
@@ -92,6 +97,29 @@ fn loses_its_target() {
 fn loses_its_machine() {
     declare!(Contract);
     bench::kill_vm();
+}
+
+/// A WARN of the stock kernel, from its own code.
+#[test]
+fn warns() {
+    declare!(Contract, WARNS);
+    scan_own_host();
+}
+
+/// The same WARN, announced.
+#[test]
+fn warns_as_expected() {
+    declare!(Contract, WARNS);
+    bench::expect_splat("blk_validate_limits");
+    scan_own_host();
+}
+
+/// Scans the test's own host for its first unit.
+fn scan_own_host() {
+    let slot = bench::slot();
+    let host = sysfs::scsi_host_below(Path::new(&slot));
+    let scan = format!("/sys/class/scsi_host/host{host}/scan");
+    fs::write(scan, "0 0 0").expect("the host scans");
 }
 
 #[test]

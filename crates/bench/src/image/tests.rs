@@ -99,10 +99,14 @@ fn image_is_remade_exactly_when_a_binary_changes() {
     let fixture = Fixture::new();
     let first = fixture.build(&[]);
     assert_eq!(fixture.build(&[]), first);
-    fs::write(&fixture.tests, b"other tests").expect("write");
+    let before = fs::metadata(&fixture.tests).and_then(|m| m.modified()).expect("a time");
+    fs::write(&fixture.tests, b"new tests").expect("write");
+    // Of the same size, and written within the same second.
+    let file = fs::File::options().append(true).open(&fixture.tests).expect("the tests");
+    file.set_modified(before + Duration::from_nanos(1)).expect("a later time");
     let second = fixture.build(&[]);
     assert_ne!(second.path, first.path);
-    assert_eq!(read_back(&second.path)["bin/guest-tests"].2, b"other tests");
+    assert_eq!(read_back(&second.path)["bin/guest-tests"].2, b"new tests");
 }
 
 #[test]

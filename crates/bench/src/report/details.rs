@@ -62,7 +62,7 @@ pub(super) fn timeline(record: &TestRecord) -> String {
 
 /// The command that runs this test again as it was run.
 pub(super) fn repro(record: &TestRecord, options: &Options, kernel: &str) -> String {
-    let mut command = format!("cargo xtask vm-test '{}' --seed {}", record.name, options.seed);
+    let mut command = format!("cargo xtask vm-test --exact '{}' --seed {}", record.name, options.seed);
     if kernel != "stock" {
         write!(command, " --kernel {kernel}").expect("a String takes everything");
     }

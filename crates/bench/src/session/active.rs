@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use control::{JournalPage, LunAddress};
 use guest_protocol::{
     message::{EXIT_PASS, EXIT_SKIP, Exit, KernelRecord, MARK_BEGIN, MARK_END, RunId},
-    needs::Class,
+    needs::{Class, ScsiHost},
 };
 
 use crate::{
@@ -79,7 +79,8 @@ impl Active {
             started,
             output: String::new(),
             kernel: Vec::new(),
-            in_log: false,
+            // The probe of a host of its own begins before the test's mark, and is the test's doing.
+            in_log: test.needs.host != ScsiHost::Shared,
             contested: false,
             expected_splats: Vec::new(),
             skip: None,

@@ -9,7 +9,7 @@ use guest_protocol::{
 };
 
 use crate::{
-    target::{PoolSize, Target},
+    target::{HostIdentity, PoolSize, Target},
     vm::{SHARED_SLOT, SPARE_SLOTS, Vm, VmEvent},
 };
 
@@ -53,8 +53,8 @@ impl Hosts {
         let slot = (0..SPARE_SLOTS.len()).find(|slot| !taken(slot));
         let slot = slot.ok_or("no PCI slot is free for the test's own host")?;
         let name = name(run);
-        let queues = shape.queues.unwrap_or(1);
-        let target = Target::start(binary, dir, &name, PoolSize::OWN, queues, events);
+        let identity = HostIdentity { number: run, queues: shape.queues.unwrap_or(1) };
+        let target = Target::start(binary, dir, &name, PoolSize::OWN, identity, events);
         let target = target.map_err(|error| error.to_string())?;
         vm.plug_host(&name, &SPARE_SLOTS[slot], target.socket(), shape)
             .map_err(|error| error.to_string())?;
@@ -67,6 +67,11 @@ impl Hosts {
             Some(own) => (&mut own.target, SPARE_SLOTS[own.slot].sysfs),
             None => (&mut self.shared, SHARED_SLOT.sysfs),
         }
+    }
+
+    /// The sysfs directory of the slot a run's host is in.
+    pub(super) fn slot(&mut self, run: RunId) -> &'static str {
+        self.target(run).1
     }
 
     pub(super) fn lease(&mut self, run: RunId, spec: LunSpec) -> Result<Lease, String> {

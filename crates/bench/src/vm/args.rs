@@ -170,5 +170,6 @@ pub(super) fn host_device(id: &str, chardev: &str, shape: HostShape) -> Map<Stri
     set("num_queues", Some(shape.queues.unwrap_or(1).into()));
     set("virtqueue_size", shape.tags.map(u64::from));
     set("cmd_per_lun", shape.cmd_per_lun.map(u64::from));
+    set("max_sectors", shape.max_sectors.map(u64::from));
     device
 }

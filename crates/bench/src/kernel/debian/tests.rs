@@ -215,6 +215,15 @@ fn floating_kernel_is_the_newest_by_number_signed_or_not() {
 }
 
 #[test]
+fn kernel_below_the_minimum_is_not_suitable() {
+    let fixture = Fixture::new();
+    fixture.publish(&[kernel(&fixture.archive, "7.0.20", true)], Index::Good);
+    let error = fixture.get(&entry(None)).expect_err("too old");
+    assert!(matches!(error, Error::NoneSuitable { .. }), "{error:?}");
+    assert!(error.to_string().contains("≥ 7.1"), "{error}");
+}
+
+#[test]
 fn signed_image_is_preferred() {
     let fixture = Fixture::new();
     let packages =

@@ -9,6 +9,7 @@ use std::{
     env, fs,
     fs::{File, TryLockError},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -80,6 +81,19 @@ pub fn available(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|parent| parent.exists())?;
     let stat = rustix::fs::statvfs(existing).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// What tells one version of a file or directory from another without reading it.
+pub(crate) fn identity(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    Ok(format!(
+        "{}:{}:{}:{}.{:09}",
+        path.display(),
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    ))
 }
 
 /// The cache directory.

@@ -7,7 +7,6 @@ pub mod fetch;
 use std::{
     ffi::OsString,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -178,8 +177,7 @@ pub enum Lookup {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Remembered {
-    size: u64,
-    changed: i64,
+    identity: String,
     qemu: Qemu,
 }
 
@@ -195,10 +193,9 @@ pub fn find(cache: &Cache) -> Result<Lookup, Error> {
 
 /// What there is to know of the program `binary`, from the cache if it is unchanged.
 fn inspect(cache: &Cache, binary: PathBuf) -> Result<Lookup, Error> {
-    let metadata = fs::metadata(&binary).map_err(cache::at("look at", &binary))?;
+    let identity = cache::identity(&binary).map_err(cache::at("look at", &binary))?;
     if let Some(known) = remembered(cache)
-        && known.qemu.binary == binary
-        && (known.size, known.changed) == (metadata.size(), metadata.ctime())
+        && known.identity == identity
         && known.qemu.qboot.exists()
     {
         return Ok(Lookup::Found(known.qemu));
@@ -214,7 +211,7 @@ fn inspect(cache: &Cache, binary: PathBuf) -> Result<Lookup, Error> {
         return Ok(Lookup::NoFirmware(dirs));
     };
     let qemu = Qemu { binary, version, data_dir: None, library_dir: None, qboot, note: None };
-    let known = Remembered { size: metadata.size(), changed: metadata.ctime(), qemu };
+    let known = Remembered { identity, qemu };
     let json = serde_json::to_vec_pretty(&known).expect("plain data has a JSON form");
     cache.write(REMEMBERED, &json)?;
     Ok(Lookup::Found(known.qemu))
@@ -269,9 +266,14 @@ mod tests {
              -L) echo {0}/none; echo {0};; esac\n",
             dir.display()
         );
-        fs::write(&binary, script).expect("write");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&binary, mode).expect("chmod");
+        // Written by a process of its own: a descriptor open for writing here could be inherited by
+        // whatever another test starts meanwhile, and the file then not be executed.
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "printf %s \"$1\" > \"$0\" && chmod +x \"$0\""])
+            .arg(&binary)
+            .arg(script);
+        tools::check(&mut command, "dash").expect("the script is written");
         binary
     }
 
@@ -295,7 +297,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::at(&dir.path().join("cache")).expect("cache");
         fs::write(dir.path().join(FIRMWARE), b"").expect("write");
-        for version in ["7.2.22", "10.0.2"] {
+        for version in ["7.2.22", "10.0.13"] {
             let binary = fake_qemu(dir.path(), version);
             let Lookup::Found(qemu) = inspect(&cache, binary).expect("it answers") else {
                 panic!("all there")

@@ -11,7 +11,6 @@ pub(crate) mod modules;
 use std::{
     fmt::Write as _,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -144,7 +143,7 @@ pub fn build(
         cache::Error::Io { action: "understand", path: json, source }
     })?;
 
-    let key = digest(&format!("{}{}{}", parts.display(), identity(agent)?, identity(tests)?));
+    let key = digest(&format!("{} {} {}", parts.display(), identity(agent)?, identity(tests)?));
     let name = format!("{IMAGES}/guest-{key}.cpio");
     let path = cache.path(&name);
     if path.exists() {
@@ -214,17 +213,8 @@ fn archive_of(manifest: &Manifest, modules: &[modules::Module]) -> Archive {
     archive
 }
 
-/// What tells one version of a file or directory from another without reading it.
-fn identity(path: &Path) -> Result<String, Error> {
-    let metadata = fs::metadata(path).map_err(no_program(path))?;
-    Ok(format!(
-        "{}:{}:{}:{}.{};",
-        path.display(),
-        metadata.ino(),
-        metadata.size(),
-        metadata.mtime(),
-        metadata.mtime_nsec()
-    ))
+fn identity(program: &Path) -> Result<String, Error> {
+    cache::identity(program).map_err(no_program(program))
 }
 
 fn no_program(path: &Path) -> impl FnOnce(std::io::Error) -> Error {

@@ -13,10 +13,10 @@ pub mod lun;
 pub mod modules;
 pub mod scsi_debug;
 pub mod sysfs;
-pub mod wait;
 
 pub use declaration::{DECLARATIONS, write_manifest};
 pub use guest_protocol::needs::{Class, Declaration, Feature, HostShape, Module, Needs, ScsiHost};
 #[doc(hidden)]
 pub use linkme;
 pub use lun::{Lun, ScsiDevice};
+pub use wait;

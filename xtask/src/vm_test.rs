@@ -93,6 +93,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     deadline: u32,
 
+    /// Seconds a guest may take to come up; emulation stretches it by 3.
+    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    boot_deadline: u32,
+
     /// Leave a guest with a failed test running until Ctrl-C.
     #[arg(long)]
     keep: bool,
@@ -140,6 +144,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         jobs: args.jobs.into(),
         keep: args.keep,
         deadline: Duration::from_secs(args.deadline.into()),
+        boot_deadline: Duration::from_secs(args.boot_deadline.into()),
     };
     let request = Request {
         workspace: crate::workspace(),

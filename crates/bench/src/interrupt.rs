@@ -9,7 +9,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     flag,
 };
 
@@ -26,6 +26,8 @@ pub fn install() -> io::Result<()> {
         )?;
         flag::register(signal, Arc::clone(&pending))?;
     }
+    // A limit on the size of files is an error of the write, like a full disk, and no reason to die.
+    flag::register(SIGXFSZ, Arc::default())?;
     Ok(())
 }
 

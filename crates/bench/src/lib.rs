@@ -23,6 +23,7 @@ pub mod qemu;
 pub mod report;
 pub mod run_dir;
 pub mod scheduler;
+pub mod self_test;
 pub mod session;
 pub mod splat;
 pub mod target;

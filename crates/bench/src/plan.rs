@@ -99,7 +99,8 @@ impl Catalog {
         let wanted = |test: &&Test| {
             let planted = test.name.starts_with(PLANTED);
             let named = |filter: &String| {
-                let matches = if exact { test.name == *filter } else { test.name.contains(filter.as_str()) };
+                let matches =
+                    if exact { test.name == *filter } else { test.name.contains(filter.as_str()) };
                 matches && (!planted || filter.starts_with(PLANTED))
             };
             (filters.is_empty() && !planted) || filters.iter().any(named)

@@ -45,6 +45,8 @@ pub struct Options {
     pub keep: bool,
     /// How long a test may run if it declares nothing, before the stretch for emulation.
     pub deadline: Duration,
+    /// How long a guest may take to come up, before the stretch for emulation.
+    pub boot_deadline: Duration,
 }
 
 /// What a run works with.
@@ -241,7 +243,7 @@ impl Bench<'_> {
             jobs: if group.alone { 1 } else { self.options.jobs },
             seed: self.options.seed,
             deadline: self.options.deadline,
-            boot_deadline: BOOT_DEADLINE * self.accel.slowdown(),
+            boot_deadline: self.options.boot_deadline * self.accel.slowdown(),
         };
         Session::boot(&config, settings)
     }
@@ -256,6 +258,7 @@ impl Bench<'_> {
         for &member in &group.members {
             let test = &tests[member];
             let outcome = match error {
+                BootError::Guest { panic: Some(line), .. } => Outcome::GuestPanic(line.clone()),
                 BootError::Guest { .. } => Outcome::BootTimeout(error.to_string()),
                 _ => Outcome::BenchError(error.to_string()),
             };
@@ -269,6 +272,3 @@ impl Bench<'_> {
         results.records.push(record);
     }
 }
-
-/// How long real hardware may take to bring a guest up.
-const BOOT_DEADLINE: Duration = Duration::from_secs(20);

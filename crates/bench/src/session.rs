@@ -63,6 +63,8 @@ pub enum BootError {
     Guest {
         /// What happened.
         reason: String,
+        /// The kernel's words, if it panicked.
+        panic: Option<String>,
         /// The end of the serial console.
         console: String,
     },
@@ -141,8 +143,14 @@ impl Session {
         let start = Instant::now();
         // Runs count from 1, so the shared host's 0 is its own.
         let identity = HostIdentity { number: 0, queues: 1 };
-        let target =
-            Target::start(&settings.target, dir, SHARED, PoolSize::SHARED, identity, &events_sender)?;
+        let target = Target::start(
+            &settings.target,
+            dir,
+            SHARED,
+            PoolSize::SHARED,
+            identity,
+            &events_sender,
+        )?;
         let target_time = start.elapsed();
         let start = Instant::now();
         let vm = Vm::boot(config, dir, target.socket(), &events_sender)?;
@@ -554,6 +562,12 @@ impl Session {
 /// What every panic says, whatever its cause.
 const PANIC: &str = "Kernel panic - not syncing";
 
+/// The panic on a serial console, without time stamp and frame.
+fn panic_line(console: &str) -> Option<String> {
+    let line = console.lines().find_map(|line| line.find(PANIC).map(|at| &line[at..]))?;
+    Some(line.trim_end_matches(['-', ' ', ']', '[']).to_owned())
+}
+
 /// How long a guest may take to say what its tasks do, and to kill them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -564,8 +578,10 @@ fn await_hello(
     limit: Duration,
 ) -> Result<(Hello, Vec<KernelRecord>), BootError> {
     let failed = |reason: String| {
-        let console = format!("{}\n{}", vm.log(), tail(&vm.console(), 30));
-        Err(BootError::Guest { reason, console })
+        let console = vm.console();
+        let panic = panic_line(&console);
+        let console = format!("{}\n{}", vm.log(), tail(&console, 30));
+        Err(BootError::Guest { reason, panic, console })
     };
     let deadline = Instant::now() + limit;
     let mut stray = Vec::new();

@@ -93,7 +93,13 @@ mod tests {
     use super::*;
 
     fn log(text: &str) -> Vec<KernelRecord> {
-        let record = |text: &str| KernelRecord { seq: 0, at_us: 0, level: 4, facility: 0, text: text.into() };
+        let record = |text: &str| KernelRecord {
+            seq: 0,
+            at_us: 0,
+            level: 4,
+            facility: 0,
+            text: text.into(),
+        };
         text.lines().map(record).collect()
     }
 

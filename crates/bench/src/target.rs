@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::Sender,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use control::{Client, ClientError, JournalPage, LunAddress, LunSpec, Medium};
@@ -184,15 +184,11 @@ impl Target {
     /// A stop signal takes effect when each thread next leaves the kernel.
     fn wait_stopped(&self) -> bool {
         let stat = format!("/proc/{}/stat", self.child.id());
-        let deadline = Instant::now() + DEADLINE;
-        while Instant::now() < deadline {
+        let stopped = || {
             let text = std::fs::read_to_string(&stat).unwrap_or_default();
-            if text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
-                return true;
-            }
-            std::thread::yield_now();
-        }
-        false
+            text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')).then_some(())
+        };
+        wait::until(DEADLINE, "the stop of the target daemon", stopped).is_ok()
     }
 
     /// Media files named by a test live in the run's directory, whatever path it gave.
@@ -211,17 +207,14 @@ fn same_to_the_guest(seen: &LunSpec, spec: &LunSpec) -> bool {
     shape(seen) == shape(spec)
 }
 
+/// Waits until the daemon listens; its end ends the wait.
 fn connect(child: &Child, path: &Path) -> Result<Client, TargetError> {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        match Client::connect(path, DEADLINE) {
-            Ok(client) => return Ok(client),
-            Err(error @ ClientError::Io(_)) if Instant::now() < deadline => {
-                if child.wait(Duration::from_millis(1)) {
-                    return Err(TargetError::NotReady(format!("it ended ({error})")));
-                }
-            }
-            Err(error) => return Err(TargetError::NotReady(error.to_string())),
-        }
-    }
+    let not_ready = |reason: String| TargetError::NotReady(reason);
+    let connected =
+        wait::until(DEADLINE, "the target daemon", || match Client::connect(path, DEADLINE) {
+            Ok(client) => Some(Ok(client)),
+            Err(ClientError::Io(_)) if !child.wait(Duration::ZERO) => None,
+            Err(error) => Some(Err(not_ready(error.to_string()))),
+        });
+    connected.map_err(|error| not_ready(error.to_string()))?
 }

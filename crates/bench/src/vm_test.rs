@@ -244,6 +244,7 @@ fn finish(
     }
     terminal.summary(&results.records, took);
     if results.interrupted {
+        terminal.note("interrupted");
         return Ok(exit::INTERRUPTED);
     }
     let code = outcome::exit_code(&results.records);

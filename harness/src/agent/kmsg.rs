@@ -38,7 +38,7 @@ pub(crate) fn follow(link: Arc<Link>) -> Kmsg {
     thread::spawn(move || match File::open("/dev/kmsg") {
         Ok(file) => forward(file, &link, &seen),
         Err(error) => {
-            link.send(&FromGuest::Failed { reason: format!("cannot open /dev/kmsg: {error}") })
+            link.send(&FromGuest::Failed { reason: format!("cannot open /dev/kmsg: {error}") });
         }
     });
     kmsg

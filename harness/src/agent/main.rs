@@ -4,6 +4,7 @@
 //! bench and the kernel's log, and says how they ended.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "standard error of PID 1 is the console")]
 
 mod boot;
 mod kmsg;

@@ -39,7 +39,7 @@ const TESTS: &str = "/bin/guest-tests";
 /// Environment variable with the test's SCSI host as JSON.
 const HOST_ENV: &str = "SENSECHECK_HOST";
 
-type Result_ = Result<Answer, String>;
+type CallResult = Result<Answer, String>;
 
 /// The runs under way.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ struct Shared {
     reaper: Reaper,
     next_call: AtomicU64,
     groups: Mutex<BTreeMap<RunId, Pid>>,
-    calls: Mutex<BTreeMap<(RunId, u64), mpsc::Sender<Result_>>>,
+    calls: Mutex<BTreeMap<(RunId, u64), mpsc::Sender<CallResult>>>,
 }
 
 impl Runs {
@@ -107,7 +107,7 @@ impl Runs {
     }
 
     /// Delivers the bench's answer to the test that waits for it.
-    pub(crate) fn answer(&self, run: RunId, call: u64, result: Result_) {
+    pub(crate) fn answer(&self, run: RunId, call: u64, result: CallResult) {
         if let Some(waiting) = lock(&self.shared.calls).remove(&(run, call)) {
             // A test that was killed meanwhile does not listen any more.
             let _ = waiting.send(result);

@@ -1,14 +1,13 @@
 //! Planted defects: what the bench must see, say and survive. `cargo xtask self-test` runs them one by
 //! one; an ordinary run leaves them out.
 
-use std::{fs, hint, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use bsg::{Access, BsgIoctl, Passthrough, Request};
 use guest_protocol::message::TargetSignal;
-use harness::{HostShape, Lun, Needs, ScsiHost, bench, declare, sysfs};
+use harness::{HostShape, Lun, Needs, ScsiHost, bench, declare, sysfs, wait};
 
-const OWN_HOST: Needs =
-    Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };
+const OWN_HOST: Needs = Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };
 
 /// A host whose longest transfer is shorter than a page: the block layer warns when it makes the
 /// queue of a unit (block/blk-settings.c:blk_validate_limits).
@@ -69,7 +68,14 @@ fn panics_the_guest() {
 fn hangs() {
     declare!(Contract, Needs { deadline_s: Some(1), ..Needs::DEFAULT });
     loop {
-        hint::spin_loop();
+        std::thread::park();
+    }
+}
+
+#[test]
+fn waits_for_ever() {
+    declare!(Contract, Needs { deadline_s: Some(600), ..Needs::DEFAULT });
+    loop {
         std::thread::park();
     }
 }
@@ -126,4 +132,26 @@ fn scan_own_host() {
 fn expects_a_splat_that_does_not_come() {
     declare!(Contract);
     bench::expect_splat("planted splat");
+}
+
+/// Tests that run side by side while one of them makes the kernel warn.
+mod together {
+    use super::*;
+
+    const WARNED: &str = "/tmp/warned";
+
+    #[test]
+    fn warns() {
+        declare!(Contract, WARNS);
+        scan_own_host();
+        fs::write(WARNED, "").expect("the file can be made");
+    }
+
+    #[test]
+    fn is_innocent() {
+        declare!(Contract);
+        // Alone, nobody warns: the test then has nothing to wait for.
+        let limit = Duration::from_secs(3);
+        drop(wait::until(limit, "the warning", || Path::new(WARNED).exists().then_some(())));
+    }
 }

@@ -52,9 +52,12 @@ pub(super) fn timeline(record: &TestRecord) -> String {
     lines.sort_by_key(|(at, _)| *at);
     let first = lines.iter().map(|(at, _)| *at).find(|at| *at != i64::MIN).unwrap_or(0);
     let mut text = String::new();
-    for (at, line) in lines {
+    for same in lines.chunk_by(|(_, a), (_, b)| a == b) {
+        let (at, line) = &same[0];
         let since = at.saturating_sub(first).max(0);
-        writeln!(text, "{:>6}.{:03} ms  {line}", since / 1000, since % 1000)
+        let times =
+            if same.len() > 1 { format!("  ({} times)", same.len()) } else { String::new() };
+        writeln!(text, "{:>6}.{:03} ms  {line}{times}", since / 1000, since % 1000)
             .expect("a String takes everything");
     }
     text
@@ -62,7 +65,8 @@ pub(super) fn timeline(record: &TestRecord) -> String {
 
 /// The command that runs this test again as it was run.
 pub(super) fn repro(record: &TestRecord, options: &Options, kernel: &str) -> String {
-    let mut command = format!("cargo xtask vm-test --exact '{}' --seed {}", record.name, options.seed);
+    let mut command =
+        format!("cargo xtask vm-test --exact '{}' --seed {}", record.name, options.seed);
     if kernel != "stock" {
         write!(command, " --kernel {kernel}").expect("a String takes everything");
     }

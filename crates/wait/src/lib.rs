@@ -1,4 +1,8 @@
 //! Waiting for a condition: with a deadline, and with words for what was awaited.
+//!
+//! It must not know what is awaited.
+
+#![forbid(unsafe_code)]
 
 use std::{
     fmt,

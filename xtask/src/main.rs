@@ -1,6 +1,12 @@
 //! `cargo xtask`: the command line of the bench. Each task has a file; what they do lives in `bench`.
 
+mod ci;
+mod command;
+mod doctor;
+mod self_test;
+mod test;
 mod vm_test;
+mod workflows;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -17,7 +23,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    Test(test::Args),
+    Ci(ci::Args),
+    Doctor(doctor::Args),
     VmTest(Box<vm_test::Args>),
+    SelfTest(self_test::Args),
 }
 
 fn main() -> ExitCode {
@@ -25,7 +35,11 @@ fn main() -> ExitCode {
     let code =
         bench::interrupt::install().context("cannot handle signals").and_then(|()| {
             match cli.task {
+                Task::Test(args) => Ok(test::run(&args)),
+                Task::Ci(args) => Ok(ci::run(&args)),
+                Task::Doctor(args) => doctor::run(&args),
                 Task::VmTest(args) => vm_test::run(&args),
+                Task::SelfTest(args) => self_test::run(&args),
             }
         });
     match code {

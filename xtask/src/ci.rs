@@ -1,0 +1,53 @@
+//! `cargo xtask ci`: what the workflows call. Nothing of a check lives in a workflow file.
+
+use std::fs;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use crate::test::{self, Place, STEPS, Step};
+
+/// Runs one part of the checks, as the workflows do.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which part.
+    part: Part,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Part {
+    /// All that boots no guest.
+    Host,
+    /// All that boots guests, under KVM. A host without working KVM is an error.
+    Kvm,
+    /// All that boots guests, emulated.
+    Tcg,
+    /// What `cargo xtask test` does.
+    All,
+}
+
+pub(crate) fn run(args: &Args) -> u8 {
+    let at = |place| STEPS.iter().filter(move |step| step.place == place).copied();
+    let with_guests = |vm_tests: fn() -> anyhow::Result<()>| {
+        let replace = |step: Step| match step.name {
+            test::VM_TESTS => Step { run: vm_tests, ..step },
+            _ => step,
+        };
+        at(Place::Guest).map(replace).collect::<Vec<_>>()
+    };
+    test::run_steps(&match args.part {
+        Part::Host => at(Place::Host).collect(),
+        Part::Kvm => with_guests(|| guest_tests("kvm")),
+        Part::Tcg => with_guests(|| guest_tests("tcg")),
+        Part::All => STEPS.to_vec(),
+    })
+}
+
+/// The VM tests, with a report that a workflow can keep.
+fn guest_tests(accel: &str) -> anyhow::Result<()> {
+    let directory = crate::workspace().join("target/ci");
+    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let junit = directory.join("vm-tests.xml");
+    let junit = junit.to_str().context("the checkout's path is not UTF-8")?;
+    test::guest_tests(&["--accel", accel, "--junit", junit])
+}

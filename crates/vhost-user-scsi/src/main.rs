@@ -6,7 +6,7 @@
 mod args;
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
     sync::{Arc, mpsc},
     thread,
@@ -49,6 +49,8 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would complain to stderr that it cannot write to stderr, and panic because it cannot.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
@@ -71,9 +73,9 @@ fn abort_on_panic() {
     }));
 }
 
-#[expect(clippy::print_stderr, reason = "the last words of a command line tool")]
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    // With nobody there to read it, the exit code has to do.
+    let _ = writeln!(io::stderr(), "error: {error:#}");
 }
 
 fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {

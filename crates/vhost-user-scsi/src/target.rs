@@ -201,3 +201,48 @@ impl QueueHandler for Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use device_server::DeviceConfig;
+
+    use super::*;
+
+    const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
+
+    fn target() -> Target {
+        let units = vec![(ADDRESS, LuConfig::default())];
+        let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
+        Target::new(device, 2)
+    }
+
+    /// Between ring and registry a request is invisible but for the lock of its queue.
+    #[test]
+    fn reset_waits_for_a_request_that_is_being_fetched() {
+        let target = &target();
+        let unit = target.unit(ADDRESS).expect("the unit");
+        let (done, reset_done) = mpsc::channel();
+        thread::scope(|scope| {
+            let fetching = target.fetching(FIRST_REQUEST_QUEUE + 1);
+            scope.spawn(move || {
+                let result = target.reset_lun(ADDRESS, &LuConfig::default());
+                done.send(result.is_ok()).expect("the test waits");
+            });
+            let moment = Duration::from_millis(50);
+            assert!(reset_done.recv_timeout(moment).is_err(), "a request is being fetched");
+            let running = unit.begin(Some(1));
+            drop(fetching);
+            assert!(reset_done.recv_timeout(moment).is_err(), "it has been fetched and runs");
+            drop(running);
+            assert_eq!(reset_done.recv_timeout(Duration::from_secs(20)), Ok(true));
+        });
+    }
+
+    #[test]
+    fn every_queue_has_exactly_one_worker() {
+        let workers = target().queues_of_workers();
+        assert_eq!(workers, [vec![0, 1], vec![2], vec![3]]);
+    }
+}

@@ -85,8 +85,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..))]
     mem: u32,
 
-    /// Tests that run side by side in a guest.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
+    /// Tests that run side by side in a guest; more than one pays with several virtual CPUs only.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     jobs: u16,
 
     /// Seconds a test may run if it declares nothing; emulation stretches it by 3.

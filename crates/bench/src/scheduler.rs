@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,6 +22,9 @@ use crate::{
     session::{BootError, BootTimes, Rest, Session, Settings},
     vm::{Accel, VmConfig},
 };
+
+/// With `--until-fail`, how many rounds run on one set of machines before the next look.
+const ROUNDS_BETWEEN_LOOKS: usize = 10;
 
 /// How the user wants the tests run.
 #[derive(Clone, Debug)]
@@ -89,24 +93,32 @@ impl Bench<'_> {
     /// Runs the tests.
     pub fn run(&mut self, tests: &[Test]) -> Results {
         let mut results = Results::default();
-        let mut iteration = 0;
-        while !results.interrupted && (iteration < self.options.repeat || self.options.until_fail) {
-            self.run_once(tests, iteration, &mut results);
-            iteration += 1;
-            let failed = results.records.iter().any(|record| record.verdict == Verdict::New);
-            if tests.is_empty() || (self.options.until_fail && failed) {
+        if !self.options.until_fail {
+            self.run_rounds(tests, 0..self.options.repeat, &mut results);
+            return results;
+        }
+        let failed =
+            |results: &Results| results.records.iter().any(|record| record.verdict == Verdict::New);
+        for round in (0..).step_by(ROUNDS_BETWEEN_LOOKS) {
+            if results.interrupted || failed(&results) {
                 break;
             }
+            let end = round + u32::try_from(ROUNDS_BETWEEN_LOOKS).unwrap_or(1);
+            self.run_rounds(tests, round..end, &mut results);
         }
         results
     }
 
-    fn run_once(&mut self, tests: &[Test], iteration: u32, results: &mut Results) {
-        let order = if self.options.shuffle {
-            plan::shuffled(tests.len(), self.options.seed.wrapping_add(iteration.into()))
-        } else {
-            (0..tests.len()).collect()
+    /// Runs every test once a round; the rounds share machines.
+    fn run_rounds(&mut self, tests: &[Test], rounds: Range<u32>, results: &mut Results) {
+        let in_order = |round: u32| {
+            if self.options.shuffle {
+                plan::shuffled(tests.len(), self.options.seed.wrapping_add(round.into()))
+            } else {
+                (0..tests.len()).collect()
+            }
         };
+        let order: Vec<usize> = rounds.flat_map(in_order).collect();
         let qemu = self.reconnecting_qemu.unwrap_or(self.qemu);
         let (mut able, mut unable) = (Vec::new(), Vec::new());
         for member in order {

@@ -10,7 +10,7 @@ use guest_protocol::{
 
 use super::details;
 use crate::{
-    outcome::{TestRecord, Verdict},
+    outcome::{Outcome, TestRecord, Verdict},
     plan::Test,
     scheduler::Options,
     session::BootTimes,
@@ -140,6 +140,11 @@ impl Terminal {
         let known = count(|v| matches!(v, Verdict::Known(_)));
         let accidents = count(|v| matches!(v, Verdict::Accident));
         let passed = records.len() - failed - skipped - known - accidents;
+        if let Some((process, overhead)) = medians(records) {
+            println!(
+                "per test (median): process {process:.1} ms, bench around it {overhead:.1} ms"
+            );
+        }
         println!("{known} known, {accidents} accidents, {:.1} s", took.as_secs_f64());
         println!("{passed} passed, {failed} failed, {skipped} skipped");
     }
@@ -169,4 +174,18 @@ fn needs(needs: &Needs) -> String {
     words.extend(needs.modules.iter().map(|module| format!("{} {}", module.name, module.params)));
     words.extend(needs.features.iter().map(|feature| format!("{feature:?}")));
     if words.is_empty() { String::new() } else { format!("  [{}]", words.join(", ")) }
+}
+
+/// Medians over the passed tests, in milliseconds: the test's own process, and what the bench adds.
+fn medians(records: &[TestRecord]) -> Option<(f64, f64)> {
+    let passed = || records.iter().filter(|record| record.outcome == Outcome::Pass);
+    let process = median(passed().map(|record| record.duration_us).collect())?;
+    let around = passed().map(|record| record.total_us.saturating_sub(record.duration_us));
+    Some((process, median(around.collect())?))
+}
+
+fn median(mut values_us: Vec<u64>) -> Option<f64> {
+    values_us.sort_unstable();
+    let middle = *values_us.get(values_us.len() / 2)?;
+    Some(Duration::from_micros(middle).as_secs_f64() * 1000.0)
 }

@@ -6,12 +6,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use guest_protocol::needs::{Class, Declaration, Feature, Needs, VmShape};
+use guest_protocol::needs::{Class, Declaration, Feature, Needs, ScsiHost, VmShape};
 
 use crate::{
     kernel::Kernel,
     outcome::{TestRecord, Verdict},
-    qemu::{Qemu, dotted},
+    qemu::Qemu,
 };
 
 /// Tests below this module are planted defects for the bench's test of itself.
@@ -124,20 +124,33 @@ fn ask(binary: &Path, args: &[&str], manifest: Option<&Path>) -> Result<String, 
     }
 }
 
-/// Why a test cannot run with this kernel and this QEMU, if so.
-pub fn unmet(needs: &Needs, kernel: &Kernel, qemu: &Qemu) -> Option<String> {
+/// Why a test cannot run with this kernel and this QEMU, if so. `reconnecting` is the QEMU that
+/// reconnects, or why there is none.
+pub fn unmet(
+    needs: &Needs,
+    kernel: &Kernel,
+    reconnecting: &Result<Qemu, String>,
+) -> Option<String> {
+    let hotplug = ["CONFIG_HOTPLUG_PCI_ACPI", "CONFIG_HOTPLUG_PCI_PCIE"];
+    if needs.host != ScsiHost::Shared && !hotplug.iter().any(|symbol| kernel.config_has(symbol)) {
+        let reason =
+            "needs a SCSI host of its own, which is plugged into the running guest: kernel";
+        return Some(format!("{reason} {} has neither {}", kernel.release, hotplug.join(" nor ")));
+    }
     needs.features.iter().find_map(|feature| match feature {
         Feature::Config(symbol) => (!kernel.config_has(symbol))
             .then(|| format!("needs {symbol}, which kernel {} does not have", kernel.release)),
-        Feature::KernelAtLeast(major, minor) => ((kernel.version.major, kernel.version.minor)
-            < (*major, *minor))
-            .then(|| format!("needs Linux {major}.{minor} or newer, this is {}", kernel.release)),
-        Feature::Reconnect => (!qemu.can_reconnect()).then(|| {
-            format!(
-                "needs a QEMU that reconnects vhost-user-scsi (8.2 or newer), this is {}",
-                dotted(qemu.version)
-            )
-        }),
+        Feature::KernelAtLeast(major, minor) => {
+            let version = kernel.version;
+            let too_old = (version.major, version.minor) < (*major, *minor);
+            too_old.then(|| {
+                format!("needs Linux {major}.{minor} or newer, this is {}", kernel.release)
+            })
+        }
+        Feature::Reconnect => {
+            let reason = reconnecting.as_ref().err()?;
+            Some(format!("needs a QEMU that reconnects vhost-user-scsi (8.2 or newer): {reason}"))
+        }
     })
 }
 

@@ -62,8 +62,8 @@ pub struct Bench<'a> {
     pub kernel: &'a Kernel,
     /// The QEMU for machines whose tests have no wish.
     pub qemu: &'a Qemu,
-    /// The QEMU for tests that need one which reconnects, if there is another.
-    pub reconnecting_qemu: Option<&'a Qemu>,
+    /// The QEMU for tests that need one which reconnects, or why there is none.
+    pub reconnecting_qemu: &'a Result<Qemu, String>,
     /// The guest's initramfs.
     pub image: &'a Path,
     /// Executables.
@@ -119,10 +119,9 @@ impl Bench<'_> {
             }
         };
         let order: Vec<usize> = rounds.flat_map(in_order).collect();
-        let qemu = self.reconnecting_qemu.unwrap_or(self.qemu);
         let (mut able, mut unable) = (Vec::new(), Vec::new());
         for member in order {
-            match plan::unmet(&tests[member].needs, self.kernel, qemu) {
+            match plan::unmet(&tests[member].needs, self.kernel, self.reconnecting_qemu) {
                 None => able.push(member),
                 Some(reason) => unable.push((member, reason)),
             }
@@ -238,9 +237,11 @@ impl Bench<'_> {
 
     fn boot_once(&self, group: &Group, dir: PathBuf) -> Result<(Session, BootTimes), BootError> {
         let shape = &group.shape;
-        let reconnecting = shape.reconnect.then_some(self.reconnecting_qemu).flatten();
         let config = VmConfig {
-            qemu: reconnecting.unwrap_or(self.qemu),
+            qemu: match self.reconnecting_qemu {
+                Ok(qemu) if shape.reconnect => qemu,
+                _ => self.qemu,
+            },
             kernel: self.kernel,
             image: self.image,
             accel: self.accel,

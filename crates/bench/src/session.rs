@@ -117,6 +117,8 @@ pub struct Session {
     /// Kernel records outside every test, with the test that ended last before them.
     stray: Vec<KernelRecord>,
     last_ended: Option<String>,
+    /// Sequence number the next kernel record should have.
+    next_record: Option<u64>,
 }
 
 /// What a session leaves to do.
@@ -175,6 +177,7 @@ impl Session {
             spoiled: None,
             stray,
             last_ended: None,
+            next_record: None,
         };
         Ok((session, times))
     }
@@ -374,8 +377,18 @@ impl Session {
         }
     }
 
-    /// Files a kernel record under every test whose window is open.
+    /// Files a kernel record under every test whose window is open. The kernel overwrites records that
+    /// are not read in time; a gap in the numbers becomes a record of its own.
     fn log(&mut self, record: KernelRecord) {
+        let expected = self.next_record.replace(record.seq + 1).unwrap_or(record.seq);
+        if let lost @ 1.. = record.seq.saturating_sub(expected) {
+            let text = format!("({lost} kernel records were lost here)");
+            self.file_record(KernelRecord { text, ..record.clone() });
+        }
+        self.file_record(record);
+    }
+
+    fn file_record(&mut self, record: KernelRecord) {
         for (run, active) in &mut self.active {
             active.mark(*run, &record.text);
         }

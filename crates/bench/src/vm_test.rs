@@ -120,10 +120,15 @@ pub fn run(request: &Request) -> Result<u8, Error> {
 
     let stage = Instant::now();
     let qemu = qemu::host(&cache, &progress)?;
-    let reconnecting = reconnecting(request, &tests, &cache, &qemu, &progress)?;
-    for qemu in [Some(&qemu), reconnecting.as_ref()].into_iter().flatten() {
-        terminal.stage("qemu", stage.elapsed(), &qemu::dotted(qemu.version));
-        note(&terminal, qemu.note.as_deref());
+    let reconnecting = reconnecting(request, &tests, &cache, &qemu, &progress);
+    terminal.stage("qemu", stage.elapsed(), &qemu::dotted(qemu.version));
+    note(&terminal, qemu.note.as_deref());
+    if let Ok(other) = &reconnecting
+        && *other != qemu
+    {
+        let version = qemu::dotted(other.version);
+        terminal.note(&format!("tests that need a reconnecting QEMU get {version}"));
+        note(&terminal, other.note.as_deref());
     }
 
     let stage = Instant::now();
@@ -144,7 +149,7 @@ pub fn run(request: &Request) -> Result<u8, Error> {
         options: &request.options,
         kernel: &kernel,
         qemu: &qemu,
-        reconnecting_qemu: reconnecting.as_ref(),
+        reconnecting_qemu: &reconnecting,
         image: &image.path,
         binaries: &binaries,
         accel,
@@ -162,19 +167,21 @@ fn note(terminal: &Terminal, text: Option<&str>) {
     }
 }
 
-/// The QEMU for tests that need one which reconnects; nothing is fetched if no test does.
+/// The QEMU for tests that need one which reconnects, or why there is none: those tests are skipped
+/// then. Nothing is fetched if no test needs it.
 fn reconnecting(
     request: &Request,
     tests: &[Test],
     cache: &Cache,
     host: &Qemu,
     progress: &Progress,
-) -> Result<Option<Qemu>, Error> {
+) -> Result<Qemu, String> {
     if host.can_reconnect() || !tests.iter().any(|test| test.needs.vm_shape().reconnect) {
-        return Ok(None);
+        return Ok(host.clone());
     }
-    let manifest = fetch::Manifest::read(&request.workspace)?;
-    Ok(Some(fetch::reconnecting(host, cache, &manifest, &request.apt, progress)?))
+    let manifest = fetch::Manifest::read(&request.workspace).map_err(|error| error.to_string())?;
+    fetch::reconnecting(host, cache, &manifest, &request.apt, progress)
+        .map_err(|error| error.to_string())
 }
 
 fn build_image(

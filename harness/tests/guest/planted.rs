@@ -1,11 +1,11 @@
 //! Planted defects: what the bench must see, say and survive. `cargo xtask self-test` runs them one by
 //! one; an ordinary run leaves them out.
 
-use std::{fs, path::Path, time::Duration};
+use std::{borrow::Cow, fs, path::Path, time::Duration};
 
 use bsg::{Access, BsgIoctl, Passthrough, Request};
 use guest_protocol::message::TargetSignal;
-use harness::{HostShape, Lun, Needs, ScsiHost, bench, declare, sysfs, wait};
+use harness::{Feature, HostShape, Lun, Needs, ScsiHost, bench, declare, sysfs, wait};
 
 const OWN_HOST: Needs = Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };
 
@@ -35,6 +35,22 @@ fn passes_on_its_own_host() {
     assert_eq!(done.device_status, 0);
     let journal = lun.journal();
     assert_eq!(journal.entries.last().map(|entry| entry.cdb.as_str()), Some("000000000000"));
+}
+
+/// Runs on the other QEMU, if the host's is too old to reconnect.
+#[test]
+fn passes_on_a_reconnecting_qemu() {
+    declare!(Contract, Needs { features: Cow::Borrowed(&[Feature::Reconnect]), ..OWN_HOST });
+    Lun::fresh();
+}
+
+#[test]
+fn skips_on_an_old_kernel() {
+    declare!(
+        Contract,
+        Needs { features: Cow::Borrowed(&[Feature::KernelAtLeast(99, 0)]), ..Needs::DEFAULT }
+    );
+    panic!("no kernel is that new");
 }
 
 #[test]

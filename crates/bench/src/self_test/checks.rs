@@ -67,6 +67,10 @@ pub(super) const CHECKS: &[Check] = &[
         &["1 passed, 0 failed, 0 skipped"]),
     planted("passing test on its own host", &["--exact", "planted::passes_on_its_own_host"], exit::PASS,
         &["1 passed, 0 failed, 0 skipped"]),
+    planted("test on a QEMU that reconnects", &["--exact", "planted::passes_on_a_reconnecting_qemu"],
+        exit::PASS, &["1 passed, 0 failed, 0 skipped"]),
+    planted("need that cannot be met", &["planted::skips_on_an_old_kernel", "planted::passes"],
+        exit::PASS, &["needs Linux 99.0 or newer", "3 passed, 0 failed, 1 skipped"]),
     planted("failing assertion", &["--exact", "planted::fails"], exit::FAIL, &[
         "fail: harness/tests/guest/planted.rs:",
         "planted failure",

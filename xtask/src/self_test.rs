@@ -13,5 +13,5 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let xtask = std::env::current_exe().context("cannot find this program")?;
-    Ok(bench::self_test::run(&xtask, &args.filter)?)
+    Ok(bench::self_test::run(&xtask, &crate::workspace(), &args.filter)?)
 }

@@ -109,6 +109,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     ktap: Option<PathBuf>,
 
+    /// Known defects of kernels [default: harness/expectations.toml].
+    #[arg(long, value_name = "FILE")]
+    expectations: Option<PathBuf>,
+
     /// Fail if fewer different tests were executed.
     #[arg(long, value_name = "N")]
     expect_tests: Option<usize>,
@@ -157,6 +161,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         options,
         junit: args.junit.clone(),
         ktap: args.ktap.clone(),
+        expectations: args.expectations.clone(),
         expect_tests: args.expect_tests,
     };
     match vm_test::run(&request) {

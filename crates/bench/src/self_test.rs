@@ -52,16 +52,17 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { what, source }
 }
 
-/// Makes every check whose name contains `filter`, with `xtask` as the command line's executable.
+/// Makes every check whose name contains `filter`, with `xtask` as the command line's executable, in
+/// the directory of the checkout.
 #[expect(clippy::print_stdout, reason = "a report to the user")]
-pub fn run(xtask: &Path, filter: &str) -> Result<u8, Error> {
+pub fn run(xtask: &Path, workspace: &Path, filter: &str) -> Result<u8, Error> {
     let (mut passed, mut failed) = (0, 0);
     for check in CHECKS.iter().filter(|check| check.name.contains(filter)) {
         if interrupt::pending() {
             return Ok(exit::INTERRUPTED);
         }
         let start = Instant::now();
-        let faults = make(xtask, check)?;
+        let faults = make(xtask, workspace, check)?;
         let took = start.elapsed().as_secs_f64();
         if interrupt::pending() {
             return Ok(exit::INTERRUPTED);
@@ -86,7 +87,7 @@ pub fn run(xtask: &Path, filter: &str) -> Result<u8, Error> {
 }
 
 /// Makes one check and returns what was wrong.
-fn make(xtask: &Path, check: &Check) -> Result<Vec<String>, Error> {
+fn make(xtask: &Path, workspace: &Path, check: &Check) -> Result<Vec<String>, Error> {
     let dir = tempfile::tempdir().map_err(io_error("cannot make a directory"))?;
     let output = dir.path().join("output");
     let runtime = dir.path().join("runtime");
@@ -95,7 +96,11 @@ fn make(xtask: &Path, check: &Check) -> Result<Vec<String>, Error> {
 
     let mut command = command(xtask, check, dir.path())?;
     command.args(["vm-test", "--accel", "tcg", "--seed", "1"]).args(check.args);
-    command.env("XDG_RUNTIME_DIR", &runtime).env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+        .current_dir(workspace)
+        .env("XDG_RUNTIME_DIR", &runtime)
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
     command.stderr(file.try_clone().map_err(io_error("cannot share a file"))?).stdout(file);
     let (sender, ended) = mpsc::channel();
     let child = Child::spawn(command, move |status| {

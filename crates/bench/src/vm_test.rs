@@ -51,6 +51,8 @@ pub struct Request {
     pub junit: Option<PathBuf>,
     /// Where KTAP goes.
     pub ktap: Option<PathBuf>,
+    /// The expectations file, if not the checkout's own.
+    pub expectations: Option<PathBuf>,
     /// How many tests have to be executed at least once; fewer is an error of the bench.
     pub expect_tests: Option<usize>,
 }
@@ -144,7 +146,8 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     let Verdict { accel, reason } = verdict;
     terminal.stage("accel", stage.elapsed(), &format!("{}: {reason}", accel.name()));
 
-    let expectations = Expectations::read(&request.workspace.join("harness/expectations.toml"))?;
+    let usual = request.workspace.join("harness/expectations.toml");
+    let expectations = Expectations::read(request.expectations.as_ref().unwrap_or(&usual))?;
     let mut bench = Bench {
         options: &request.options,
         kernel: &kernel,

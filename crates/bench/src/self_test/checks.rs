@@ -59,6 +59,9 @@ const fn planted(
 /// The stage line that says the guest is up.
 const UP: &str = "    boot ";
 
+/// Relative to the checkout, where the checks run.
+const PLANTED_EXPECTATIONS: &str = "harness/planted-expectations.toml";
+
 const WAITS: &[&str] = &["--exact", "planted::waits_for_ever"];
 
 #[rustfmt::skip]
@@ -87,6 +90,18 @@ pub(super) const CHECKS: &[Check] = &[
         "kernel-splat: WARNING: block/blk-settings.c",
         "blk_validate_limits",
     ]),
+    planted("known WARN", &["--expectations", PLANTED_EXPECTATIONS, "--exact", "planted::warns"], exit::PASS, &[
+        "(planted: known)",
+        "known: planted::warns: kernel-splat WARNING: block/blk-settings.c",
+        "1 known, 0 accidents",
+        "0 passed, 0 failed, 0 skipped",
+    ]),
+    planted("known defect that is gone",
+        &["--expectations", PLANTED_EXPECTATIONS, "--exact", "planted::passes"], exit::PASS,
+        &["fixed (remove it from the expectations): planted::passes", "1 passed, 0 failed, 0 skipped"]),
+    planted("known defect of another kernel",
+        &["--expectations", PLANTED_EXPECTATIONS, "--exact", "planted::fails"], exit::FAIL,
+        &["new: planted::fails"]),
     planted("expected WARN", &["--exact", "planted::warns_as_expected"], exit::PASS,
         &["1 passed, 0 failed, 0 skipped"]),
     planted("expected splat that does not come",
@@ -120,7 +135,7 @@ pub(super) const CHECKS: &[Check] = &[
         &["--boot-deadline", "2", "--append", "rdinit=/none panic=0", "--exact", "planted::passes"],
         exit::GUEST_PANIC,
         &["trying once more", "Kernel panic - not syncing"]),
-    planted("guest that is too slow",
+    planted("guest without a port for its agent",
         &["--boot-deadline", "1", "--append", "initcall_blacklist=virtio_console_init", "--exact", "planted::passes"],
         exit::BOOT_TIMEOUT,
         &["no word from the guest within 3 s", "trying once more"]),

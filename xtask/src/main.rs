@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the last words of a command line tool")]
             {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {error}");
             }
             ExitCode::from(bench::exit::BENCH_ERROR)
         }

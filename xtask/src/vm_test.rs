@@ -142,6 +142,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         until_fail: args.until_fail,
         shuffle: args.shuffle,
         seed: args.seed.unwrap_or_else(vm_test::seed_from_clock),
+        repro: repro(args),
         append: args.append.clone(),
         cpus: args.smp,
         memory_mib: args.mem,
@@ -168,4 +169,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         Err(_) if bench::interrupt::pending() => Ok(exit::INTERRUPTED),
         result => Ok(result?),
     }
+}
+
+/// The arguments that make a difference to a single test, as they were given.
+fn repro(args: &Args) -> String {
+    let mut words = String::new();
+    let mut add = |name: &str, value: String, usual: bool| {
+        if !usual {
+            words.push_str(&format!(" --{name} {value}"));
+        }
+    };
+    add("kernel", args.kernel.clone(), args.kernel == "stock");
+    let accel =
+        args.accel.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+    add("accel", accel, matches!(args.accel, AccelArg::Auto));
+    add("smp", args.smp.to_string(), args.smp == 1);
+    add("mem", args.mem.to_string(), args.mem == 512);
+    add("append", format!("'{}'", args.append), args.append.is_empty());
+    words
 }

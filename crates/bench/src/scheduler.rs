@@ -37,6 +37,8 @@ pub struct Options {
     pub shuffle: bool,
     /// Seed of order and proptest.
     pub seed: u64,
+    /// What a command that repeats this run needs beside test and seed, each word after a space.
+    pub repro: String,
     /// Words appended to the kernel command line.
     pub append: String,
     /// Virtual CPUs of machines whose tests do not say.

@@ -98,7 +98,7 @@ pub fn seed_from_clock() -> u64 {
 /// Does it, and returns the exit code.
 pub fn run(request: &Request) -> Result<u8, Error> {
     let start = Instant::now();
-    let mut terminal = Terminal::new(&request.kernel);
+    let mut terminal = Terminal::new();
     let progress = Progress::auto();
     let cache = Cache::open()?;
 

@@ -64,14 +64,7 @@ pub(super) fn timeline(record: &TestRecord) -> String {
 }
 
 /// The command that runs this test again as it was run.
-pub(super) fn repro(record: &TestRecord, options: &Options, kernel: &str) -> String {
-    let mut command =
-        format!("cargo xtask vm-test --exact '{}' --seed {}", record.name, options.seed);
-    if kernel != "stock" {
-        write!(command, " --kernel {kernel}").expect("a String takes everything");
-    }
-    if !options.append.is_empty() {
-        write!(command, " --append '{}'", options.append).expect("a String takes everything");
-    }
-    command
+pub(super) fn repro(record: &TestRecord, options: &Options) -> String {
+    let words = &options.repro;
+    format!("cargo xtask vm-test --exact '{}' --seed {}{words}", record.name, options.seed)
 }

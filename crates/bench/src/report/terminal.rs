@@ -19,7 +19,6 @@ use crate::{
 /// Prints a run as it happens.
 #[derive(Debug)]
 pub struct Terminal {
-    kernel: String,
     color: bool,
 }
 
@@ -28,12 +27,18 @@ const RED: &str = "31";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
+impl Default for Terminal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Terminal {
-    /// For a run on the kernel of this name.
-    pub fn new(kernel: &str) -> Self {
+    /// Standard output, coloured if it is a terminal.
+    pub fn new() -> Self {
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
         let color = is_terminal && std::env::var_os("NO_COLOR").is_none();
-        Terminal { kernel: kernel.to_owned(), color }
+        Terminal { color }
     }
 
     /// A remark that belongs to no test.
@@ -109,7 +114,7 @@ impl Terminal {
         self.block("kernel log and target journal of this test", &details::timeline(record));
         self.block("stacks", &record.stacks);
         if !record.name.starts_with('(') {
-            println!("    again: {}", details::repro(record, options, &self.kernel));
+            println!("    again: {}", details::repro(record, options));
         }
     }
 

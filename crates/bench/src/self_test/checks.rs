@@ -79,7 +79,7 @@ pub(super) const CHECKS: &[Check] = &[
         "planted failure",
         "kernel     sensecheck: begin 1 planted::fails",
         "target 0:0 TEST UNIT READY cdb 000000000000 out 0 in 0 residual 0",
-        "again: cargo xtask vm-test --exact 'planted::fails' --seed 1",
+        "again: cargo xtask vm-test --exact 'planted::fails' --seed 1 --accel tcg",
         "0 passed, 1 failed, 0 skipped",
     ]),
     planted("accident", &["--exact", "planted::fails_by_accident"], exit::PASS, &[

@@ -118,7 +118,10 @@ impl Vm {
             if let ("DEVICE_DELETED", Some(device)) = (event, data["device"].as_str()) {
                 let _ = deleted.send(VmEvent::DeviceDeleted(device.to_owned()));
             }
-        })?;
+        });
+        // A QEMU that gives up at this point has said why in its log.
+        let qmp =
+            qmp.map_err(|error| VmError::NotStarted(format!("{error}: {}", tail(&log, 20))))?;
         let reader = link.try_clone().map_err(|source| io_error(dir, source))?;
         let messages = events.clone();
         thread::spawn(move || forward(&reader, &messages));

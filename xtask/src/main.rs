@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let code =
         bench::interrupt::install().context("cannot handle signals").and_then(|()| {
             match cli.task {
-                Task::Test(args) => Ok(test::run(&args)),
+                Task::Test(args) => test::run(&args),
                 Task::Ci(args) => Ok(ci::run(&args)),
                 Task::Doctor(args) => doctor::run(&args),
                 Task::VmTest(args) => vm_test::run(&args),

@@ -30,6 +30,9 @@ Exit codes: 0 every step passed, 1 a step failed, 2 the command line was not und
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Args {
+    /// Run only the steps whose name contains this [default: all].
+    step: Vec<String>,
+
     /// Leave out all that boots a guest.
     #[arg(long)]
     no_vm: bool,
@@ -69,9 +72,16 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "self-test", place: Place::Guest, run: self_test },
 ];
 
-pub(crate) fn run(args: &Args) -> u8 {
-    let wanted = |step: &&Step| !args.no_vm || step.place == Place::Host;
-    run_steps(&STEPS.iter().filter(wanted).copied().collect::<Vec<_>>())
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let wanted = |step: &&Step| {
+        let named = |name: &String| step.name.contains(name.as_str());
+        (!args.no_vm || step.place == Place::Host)
+            && (args.step.is_empty() || args.step.iter().any(named))
+    };
+    let steps: Vec<Step> = STEPS.iter().filter(wanted).copied().collect();
+    let names = || STEPS.iter().map(|step| step.name).collect::<Vec<_>>().join(", ");
+    anyhow::ensure!(!steps.is_empty(), "no step is called so; the steps are {}", names());
+    Ok(run_steps(&steps))
 }
 
 /// Runs all steps, whatever becomes of each, and returns the exit code.
@@ -86,11 +96,23 @@ pub(crate) fn run_steps(steps: &[Step]) -> u8 {
             return exit::INTERRUPTED;
         }
         if let Err(error) = &result {
-            println!("{error:#}");
+            println!("{}", in_words(error));
         }
         results.push((step.name, start.elapsed(), result));
     }
     summary(&results)
+}
+
+/// An error with its causes; many of them already say theirs.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.contains(&cause) {
+            true => text,
+            false if text.is_empty() => cause,
+            false => format!("{text}: {cause}"),
+        }
+    })
 }
 
 fn summary(results: &[(&str, Duration, anyhow::Result<()>)]) -> u8 {
@@ -102,7 +124,7 @@ fn summary(results: &[(&str, Duration, anyhow::Result<()>)]) -> u8 {
     let failed: Vec<&str> =
         results.iter().filter(|(_, _, result)| result.is_err()).map(|(name, ..)| *name).collect();
     if failed.is_empty() {
-        println!("all {} steps passed", results.len());
+        println!("{0} of {0} steps passed", results.len());
         return exit::PASS;
     }
     println!("{} of {} steps failed: {}", failed.len(), results.len(), failed.join(", "));
@@ -172,6 +194,17 @@ mod tests {
         let bad = step("bad", || anyhow::bail!("planted"));
         assert_eq!(run_steps(&[good, good]), 0);
         assert_eq!(run_steps(&[bad, good]), 1);
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let io = || std::io::Error::other("the cause");
+        let told = |error: anyhow::Error| in_words(&error);
+        assert_eq!(told(anyhow::Error::new(io()).context("the step")), "the step: the cause");
+        assert_eq!(
+            told(anyhow::Error::new(io()).context("it failed, the cause")),
+            "it failed, the cause"
+        );
     }
 
     #[test]

@@ -209,6 +209,7 @@ mod tests {
     use device_server::DeviceConfig;
 
     use super::*;
+    use crate::backend::ring_with_a_command;
 
     const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
 
@@ -238,6 +239,25 @@ mod tests {
             drop(running);
             assert_eq!(reset_done.recv_timeout(Duration::from_secs(20)), Ok(true));
         });
+    }
+
+    /// The queues do hold that lock.
+    #[test]
+    fn nothing_is_fetched_while_the_locks_are_held() {
+        let target = &target();
+        for queue in [CONTROL_QUEUE, FIRST_REQUEST_QUEUE] {
+            let ring = &ring_with_a_command();
+            thread::scope(|scope| {
+                let locks: Vec<_> = (0..4).map(|queue| target.fetching(queue)).collect();
+                let server = scope.spawn(move || target.serve(queue, ring));
+                let (_keep, never) = mpsc::channel::<()>();
+                assert!(never.recv_timeout(Duration::from_millis(50)).is_err());
+                assert_eq!(ring.fetched_and_used(), (0, 0), "queue {queue}");
+                drop(locks);
+                server.join().expect("no panic");
+                assert_eq!(ring.fetched_and_used(), (1, 1), "queue {queue}");
+            });
+        }
     }
 
     #[test]

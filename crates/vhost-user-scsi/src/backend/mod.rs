@@ -7,6 +7,8 @@ mod handler;
 mod ring;
 
 pub use front_end::FrontEnd;
+#[cfg(test)]
+pub(crate) use ring::ring_with_a_command;
 pub use ring::{Ring, RingError, Ticket};
 
 /// A virtio device: what the protocol has to ask it.

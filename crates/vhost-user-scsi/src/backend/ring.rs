@@ -148,15 +148,15 @@ impl Ring {
     }
 
     /// Stops the ring: no chain is popped any more, those in flight are waited for, and what is still
-    /// in flight after [`STOP_LIMIT`] is abandoned. Nothing touches the ring afterwards.
-    fn stop(&self) {
+    /// in flight after `limit` is abandoned. Nothing touches the ring afterwards.
+    fn stop(&self, limit: Duration) {
         let shared = &*self.shared;
         shared.stopping.store(true, Ordering::SeqCst);
         self.state().get_queue_mut().set_ready(false);
         let guard = shared.idle_lock.lock().expect("no holder panics");
         let (guard, _) = shared
             .idle
-            .wait_timeout_while(guard, STOP_LIMIT, |()| shared.in_flight.load(Ordering::SeqCst) > 0)
+            .wait_timeout_while(guard, limit, |()| shared.in_flight.load(Ordering::SeqCst) > 0)
             .expect("no holder panics");
         drop(guard);
         shared.stopping.store(false, Ordering::SeqCst);
@@ -312,7 +312,7 @@ impl VringT<Memory> for Ring {
         if ready {
             self.vring.set_queue_ready(true);
         } else {
-            self.stop();
+            self.stop(STOP_LIMIT);
         }
     }
 
@@ -337,5 +337,89 @@ impl VringT<Memory> for Ring {
 
     fn set_err(&self, file: Option<File>) {
         self.vring.set_err(file);
+    }
+}
+
+/// A running ring of 8 entries in memory of its own with one TEST UNIT READY to LUN 0 available.
+#[cfg(test)]
+pub(crate) fn ring_with_a_command() -> Ring {
+    use vm_memory::{Bytes, GuestAddress};
+
+    let mapping = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x8000)]).expect("memory");
+    let write = |address, bytes: &[u8]| {
+        mapping.write_slice(bytes, GuestAddress(address)).expect("inside the memory");
+    };
+    // Descriptors: address, length, flags (1 next, 2 write), next.
+    write(0x1000, &[0, 0x40, 0, 0, 0, 0, 0, 0, 51, 0, 0, 0, 1, 0, 1, 0]);
+    write(0x1010, &[0, 0x50, 0, 0, 0, 0, 0, 0, 108, 0, 0, 0, 2, 0, 0, 0]);
+    // Available ring: flags, index, head 0.
+    write(0x2000, &[0, 0, 1, 0, 0, 0]);
+    write(0x4000, &[1, 0, 0x40]);
+    let ring = Ring::new(Memory::new(mapping), 8).expect("a power of two");
+    ring.set_queue_info(0x1000, 0x2000, 0x3000).expect("aligned");
+    ring.set_enabled(true);
+    ring.set_queue_ready(true);
+    ring
+}
+
+#[cfg(test)]
+impl Ring {
+    /// How many chains were popped and how many completed.
+    pub(crate) fn fetched_and_used(&self) -> (u16, u16) {
+        (self.queue_next_avail(), self.queue_used_idx().expect("inside the memory"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used(ring: &Ring) -> u16 {
+        ring.fetched_and_used().1
+    }
+
+    #[test]
+    fn chain_completes_into_the_ring_it_came_from() {
+        let ring = ring_with_a_command();
+        let chain = ring.pop().expect("a sound ring").expect("one chain");
+        assert_eq!((chain.readable_len(), chain.writable_len()), (51, 108));
+        assert!(ring.pop().expect("a sound ring").is_none());
+        chain.complete(108);
+        assert_eq!(used(&ring), 1);
+    }
+
+    #[test]
+    fn chain_still_in_flight_when_its_ring_stops_completes_into_nothing() {
+        let ring = ring_with_a_command();
+        let stuck = ring.pop().expect("a sound ring").expect("one chain");
+        ring.stop(Duration::ZERO);
+        // Started anew, as by a driver that resets the device: the same chain is available again.
+        ring.set_queue_next_avail(0);
+        ring.set_queue_ready(true);
+        let again = ring.pop().expect("a sound ring").expect("one chain");
+        stuck.complete(108);
+        assert_eq!(used(&ring), 0);
+        again.complete(108);
+        assert_eq!(used(&ring), 1);
+        // Both are accounted for: stopping finds nothing to wait for.
+        ring.stop(Duration::from_secs(1000));
+    }
+
+    #[test]
+    fn abandoned_chain_is_not_waited_for() {
+        let ring = ring_with_a_command();
+        drop(ring.pop().expect("a sound ring").expect("one chain"));
+        ring.stop(Duration::from_secs(1000));
+        assert_eq!(used(&ring), 0);
+    }
+
+    #[test]
+    fn stopped_ring_gives_nothing() {
+        let ring = ring_with_a_command();
+        ring.stop(Duration::ZERO);
+        assert!(ring.pop().expect("a sound ring").is_none());
+        ring.set_queue_ready(true);
+        ring.set_enabled(false);
+        assert!(ring.pop().expect("a sound ring").is_none());
     }
 }

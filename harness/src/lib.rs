@@ -4,19 +4,28 @@
 //! `bsg` and `ublk` crates, and asserts with literals from the standards. It must not know QEMU or
 //! the host: all it has of them is [`bench`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod assert;
 pub mod bench;
+#[expect(unsafe_code, reason = "BLKDISCARD has no safe call")]
+pub mod block;
+pub mod child;
 pub mod declaration;
+pub mod kernel;
 pub mod lun;
 pub mod modules;
+pub mod privilege;
 pub mod scsi_debug;
 pub mod sysfs;
+pub mod ublk_device;
 
+pub use block::BlockDevice;
+pub use child::Child;
 pub use declaration::{DECLARATIONS, write_manifest};
 pub use guest_protocol::needs::{Class, Declaration, Feature, HostShape, Module, Needs, ScsiHost};
 #[doc(hidden)]
 pub use linkme;
 pub use lun::{Lun, ScsiDevice};
+pub use ublk_device::UblkDevice;
 pub use wait;

@@ -34,11 +34,11 @@ impl ScsiDevice {
         sysfs::node(&sysfs::entry_with_prefix(&self.dir().join("scsi_generic"), "sg"))
     }
 
-    /// The block device, for a unit that `sd` attaches to.
+    /// The block device, for a unit that `sd` attaches to. It can be opened when this returns.
     #[track_caller]
     pub fn disk(&self) -> PathBuf {
         let node = sysfs::node(&sysfs::entry_with_prefix(&self.dir().join("block"), "sd"));
-        sysfs::appear(&node);
+        sysfs::openable(&node);
         node
     }
 

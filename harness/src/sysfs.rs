@@ -1,10 +1,13 @@
 //! Finding devices through sysfs.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use rustix::io::Errno;
 
 use crate::wait;
 
@@ -51,6 +54,24 @@ fn find_host(dir: &Path, depth: u32) -> Option<u32> {
 pub fn appear(path: &Path) {
     let found = wait::until(DEADLINE, path.display(), || path.exists().then_some(()));
     found.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Waits for a device node that can be opened. A disk's node is there before its driver is ready:
+/// block/genhd.c:add_disk_fwnode makes the node first, and until it is through opening says ENXIO.
+#[track_caller]
+pub fn openable(node: &Path) {
+    let what = format!("a device behind {}", node.display());
+    let opened = wait::until(DEADLINE, what, || match File::open(node) {
+        Err(error) if not_there(&error) => None,
+        outcome => Some(outcome),
+    });
+    let outcome = opened.unwrap_or_else(|error| panic!("{error}"));
+    outcome.unwrap_or_else(|error| panic!("{}: {error}", node.display()));
+}
+
+/// No node, or none with a device behind it.
+fn not_there(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NXIO))
 }
 
 /// Waits for a path to be gone.

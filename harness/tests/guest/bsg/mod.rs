@@ -1,4 +1,16 @@
 //! SCSI passthrough: SG_IO v4 and uring_cmd on bsg nodes, sg v3 beside them.
 
-mod conformance;
+mod block;
+mod cdb;
+mod disk;
+mod filter;
+mod flight;
+mod inquiry;
+mod journal;
+mod model;
+mod parameters;
+mod residual;
+mod sense;
+mod sg_io_v4;
+mod uring;
 mod ways;

@@ -1,9 +1,17 @@
 //! The three ways to send a command, and the two devices to send it to, so that a law is written once.
 
-use std::path::Path;
+use std::{
+    borrow::Cow,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use bsg::{Access, BsgIoctl, BsgUring, Completion, Passthrough, Request, SgIoctl};
-use harness::{Lun, ScsiDevice, scsi_debug};
+use harness::{Feature, Lun, Needs, ScsiDevice, bench, scsi_debug};
+
+/// What a test needs that goes through uring_cmd alone: bsg nodes have taken it since Linux 7.1.
+pub(crate) const URING_CMD: Needs =
+    Needs { features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]), ..Needs::DEFAULT };
 
 /// A way into the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,12 +24,17 @@ pub(crate) enum Way {
     SgV3,
 }
 
+impl Way {
+    pub(crate) const ALL: [Way; 3] = [Way::SgIoV4, Way::UringCmd, Way::SgV3];
+}
+
 /// A device to send commands to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// A fresh unit of our target.
     Ours,
-    /// The kernel's scsi_debug, as a second opinion.
+    /// The kernel's scsi_debug, as a second opinion. Every test of a machine shares its medium, so a
+    /// test that writes keeps to blocks of its own.
     ScsiDebug,
 }
 
@@ -37,31 +50,63 @@ impl Unit {
 }
 
 impl Way {
-    /// Opens the node of a device that this way goes through.
+    /// Opens the node of a device that this way goes through, for reading and writing.
     #[track_caller]
     pub(crate) fn open(self, device: &ScsiDevice) -> Box<dyn Passthrough> {
-        fn opened<T>(path: &Path, result: Result<T, bsg::Error>) -> T {
-            result.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        }
+        self.open_for(device, Access::ReadWrite)
+    }
+
+    /// Opens the node of a device that this way goes through.
+    #[track_caller]
+    pub(crate) fn open_for(self, device: &ScsiDevice, access: Access) -> Box<dyn Passthrough> {
         match self {
-            Way::SgIoV4 => {
-                let node = device.bsg();
-                Box::new(opened(&node, BsgIoctl::open(&node, Access::ReadWrite)))
-            }
-            Way::UringCmd => {
-                let node = device.bsg();
-                Box::new(opened(&node, BsgUring::open(&node, Access::ReadWrite)))
-            }
+            Way::SgIoV4 => Box::new(sg_io_v4(device, access)),
+            Way::UringCmd => Box::new(uring_cmd(device, access)),
             Way::SgV3 => {
                 let node = device.sg();
-                Box::new(opened(&node, SgIoctl::open(&node, Access::ReadWrite)))
+                Box::new(opened(&node, SgIoctl::open(&node, access)))
             }
         }
     }
+}
+
+/// Opens a device's bsg node for `SG_IO`.
+#[track_caller]
+pub(crate) fn sg_io_v4(device: &ScsiDevice, access: Access) -> BsgIoctl {
+    let node = device.bsg();
+    opened(&node, BsgIoctl::open(&node, access))
+}
+
+/// Opens a device's bsg node for uring_cmd, or skips the test on a kernel that has none.
+#[track_caller]
+pub(crate) fn uring_cmd(device: &ScsiDevice, access: Access) -> BsgUring {
+    if !harness::kernel::at_least(7, 1) {
+        bench::skip("bsg nodes take uring_cmd since Linux 7.1");
+    }
+    let node = device.bsg();
+    opened(&node, BsgUring::open(&node, access))
+}
+
+#[track_caller]
+fn opened<T>(path: &Path, result: Result<T, bsg::Error>) -> T {
+    result.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Executes a command that the kernel has to accept, whatever the device makes of it.
 #[track_caller]
 pub(crate) fn execute(way: &mut dyn Passthrough, request: Request) -> Completion {
     way.execute(request).unwrap_or_else(|error| panic!("the kernel refused the command: {error}"))
+}
+
+/// The bytes of the data buffer that were transferred.
+#[track_caller]
+pub(crate) fn transferred(done: &Completion) -> &[u8] {
+    let len = i64::try_from(done.data.len()).expect("buffers are short") - done.residual;
+    let len = usize::try_from(len).unwrap_or_else(|_| panic!("residual of {done:?}"));
+    &done.data[..len]
+}
+
+/// When a completion that is not there yet will not come any more.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
 }

@@ -1,1 +1,9 @@
 //! Userspace block devices.
+
+mod control;
+mod data;
+mod death;
+mod lifecycle;
+mod raw;
+mod recorder;
+mod results;

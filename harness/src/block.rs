@@ -1,0 +1,89 @@
+//! Block devices as an application sees them, without the page cache.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use bsg::{Access, Buffer};
+use rustix::{
+    fs::{FallocateFlags, OFlags, fallocate},
+    ioctl::{Setter, ioctl},
+};
+
+use crate::sysfs;
+
+/// `BLKDISCARD` (include/uapi/linux/fs.h), `_IO(0x12, 119)`: offset and length in bytes.
+const BLKDISCARD: u32 = 0x1277;
+
+/// An open block device. Transfers go past the page cache (`O_DIRECT`), so that each is what the
+/// driver sees.
+#[derive(Debug)]
+pub struct BlockDevice {
+    file: File,
+    sysfs: PathBuf,
+}
+
+impl BlockDevice {
+    /// Opens a node, for example `/dev/sda`.
+    #[track_caller]
+    pub fn open(node: &Path, access: Access) -> Self {
+        let direct = OFlags::DIRECT.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Access::ReadWrite).custom_flags(direct);
+        let file = options.open(node).unwrap_or_else(|error| panic!("{}: {error}", node.display()));
+        let name = node.file_name().expect("a node has a name");
+        BlockDevice { file, sysfs: Path::new("/sys/class/block").join(name) }
+    }
+
+    /// Reads `len` bytes at `offset`; both are multiples of the logical block length. Fewer come back
+    /// only where the device ends.
+    pub fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = Buffer::zeroed(len)?;
+        let read = self.file.read_at(&mut buffer, offset)?;
+        Ok(buffer[..read].to_vec())
+    }
+
+    /// Writes `bytes` at `offset`, in one system call if the kernel takes them all.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(&Buffer::copy_of(bytes)?, offset)
+    }
+
+    /// `fdatasync`: a flush, if the device has a volatile cache.
+    pub fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Says that the contents of `len` bytes at `offset` are no longer needed.
+    pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        // SAFETY: the kernel reads two 64-bit numbers, as `BLKDISCARD` wants them, and nothing else.
+        let done =
+            unsafe { ioctl(self.file.as_fd(), Setter::<BLKDISCARD, [u64; 2]>::new([offset, len])) };
+        Ok(done?)
+    }
+
+    /// Makes `len` bytes at `offset` zero without sending zeroes
+    /// (block/fops.c:blkdev_fallocate: `REQ_OP_WRITE_ZEROES` with permission to unmap).
+    pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&self.file, flags, offset, len)?)
+    }
+
+    /// Capacity in sectors of 512 bytes, whatever the logical block length.
+    #[track_caller]
+    pub fn sectors(&self) -> u64 {
+        self.attribute("size").parse().expect("a number of sectors")
+    }
+
+    /// An attribute in sysfs, for example `ro` or `queue/logical_block_size`.
+    #[track_caller]
+    pub fn attribute(&self, name: &str) -> String {
+        let path = self.sysfs.join(name);
+        sysfs::attribute(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}

@@ -1,0 +1,142 @@
+//! A second process for tests in which one has to die.
+//!
+//! The test binary is started once more, with the same arguments, so the same test runs in the child
+//! too. Its first lines ask [`role`] which of the two it is:
+//!
+//! ```ignore
+//! if child::role().as_deref() == Some("server") {
+//!     return serve(child::Parent::connect());
+//! }
+//! let mut server = Child::start("server");
+//! ```
+//!
+//! The two talk in lines over a socket, which is the child's standard input. Either side sees the
+//! other's end as the end of the conversation.
+
+use std::{
+    env,
+    io::{self, BufRead, BufReader, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::{self, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::wait;
+
+/// Environment variable with the child's role.
+const ROLE_ENV: &str = "SENSECHECK_ROLE";
+
+/// How long the other process may take to say something, or to end.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The role this process was started for; `None` in the test itself.
+pub fn role() -> Option<String> {
+    env::var(ROLE_ENV).ok()
+}
+
+/// The running child. Dropping it kills it.
+#[derive(Debug)]
+pub struct Child {
+    process: process::Child,
+    conversation: BufReader<UnixStream>,
+}
+
+impl Child {
+    /// Starts this test once more, for a role of its own.
+    #[track_caller]
+    pub fn start(role: &str) -> Self {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let this = env::current_exe().expect("the test binary has a path");
+        let process = Command::new(this)
+            .args(env::args_os().skip(1))
+            .env(ROLE_ENV, role)
+            .stdin(OwnedFd::from(theirs))
+            // libtest's own words; a panic's go to standard error.
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the test binary starts");
+        Child { process, conversation: conversation(ours) }
+    }
+
+    /// The next line from the child.
+    #[track_caller]
+    pub fn hear(&mut self) -> String {
+        hear(&mut self.conversation).expect("the child says something in time")
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    #[track_caller]
+    pub fn kill(mut self) -> ExitStatus {
+        self.end().expect("the child can be killed")
+    }
+
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        self.process.kill()?;
+        // Not `wait`: a child stuck in the kernel must not take the test with it.
+        let process = &mut self.process;
+        wait::until(DEADLINE, "the end of the child", || process.try_wait().transpose())
+            .map_err(io::Error::other)?
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let ended = self.end();
+        // A test that is failing already says why itself.
+        if !thread::panicking() {
+            ended.expect("the child can be killed");
+        }
+    }
+}
+
+/// The other end, in the child.
+#[derive(Debug)]
+pub struct Parent {
+    conversation: BufReader<UnixStream>,
+}
+
+impl Parent {
+    /// Takes up the conversation.
+    #[track_caller]
+    pub fn connect() -> Self {
+        let socket = io::stdin().as_fd().try_clone_to_owned().expect("standard input is open");
+        Parent { conversation: conversation(UnixStream::from(socket)) }
+    }
+
+    /// Says one line.
+    #[track_caller]
+    pub fn tell(&mut self, line: &str) {
+        let told = writeln!(self.conversation.get_mut(), "{line}");
+        told.expect("the parent listens");
+    }
+
+    /// Waits until the parent is gone. A server stays in here until it is killed.
+    pub fn until_gone(mut self) {
+        let mut rest = String::new();
+        self.conversation.get_mut().set_read_timeout(None).expect("a socket has timeouts");
+        // The parent says nothing, so any outcome but a line is its end.
+        while matches!(self.conversation.read_line(&mut rest), Ok(1..)) {}
+    }
+}
+
+fn conversation(socket: UnixStream) -> BufReader<UnixStream> {
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket has timeouts");
+    BufReader::new(socket)
+}
+
+fn hear(conversation: &mut BufReader<UnixStream>) -> io::Result<String> {
+    let mut line = String::new();
+    match conversation.read_line(&mut line)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(line.trim_end().to_owned()),
+    }
+}

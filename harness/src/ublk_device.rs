@@ -1,0 +1,105 @@
+//! ublk devices that do not outlive their test.
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use ublk::{Control, Errno, uapi::DevInfo};
+
+/// How long the deletion of a device may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A device that this test made, or took over from a server it killed. It is deleted at the end of
+/// the test, however the test ends.
+#[derive(Debug)]
+pub struct UblkDevice {
+    control: Control,
+    info: DevInfo,
+    deleted: bool,
+}
+
+impl UblkDevice {
+    /// `ADD_DEV`. Nobody serves the device yet.
+    #[track_caller]
+    pub fn add(info: &DevInfo) -> Self {
+        let mut control = open();
+        let info = control.add(info).unwrap_or_else(|error| panic!("{error}"));
+        UblkDevice { control, info, deleted: false }
+    }
+
+    /// A device of another process.
+    #[track_caller]
+    pub fn adopt(dev_id: u32) -> Self {
+        let mut control = open();
+        let info = control.info(dev_id).unwrap_or_else(|error| panic!("{error}"));
+        UblkDevice { control, info, deleted: false }
+    }
+
+    /// Whether there is a device of this number; if so, what it is.
+    #[track_caller]
+    pub fn find(dev_id: u32) -> Option<DevInfo> {
+        match open().info(dev_id) {
+            Ok(info) => Some(info),
+            Err(error) if error.errno() == Some(Errno::NODEV) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.info.dev_id
+    }
+
+    /// What the driver said of it when this value was made.
+    pub fn info(&self) -> &DevInfo {
+        &self.info
+    }
+
+    /// Its state now.
+    #[track_caller]
+    pub fn state(&mut self) -> u16 {
+        self.control.info(self.info.dev_id).unwrap_or_else(|error| panic!("{error}")).state
+    }
+
+    /// The block device, `/dev/ublkbN`.
+    pub fn block_path(&self) -> PathBuf {
+        format!("/dev/ublkb{}", self.info.dev_id).into()
+    }
+
+    /// The control plane.
+    pub fn control(&mut self) -> &mut Control {
+        &mut self.control
+    }
+
+    /// `DEL_DEV`, now instead of at the end.
+    #[track_caller]
+    pub fn delete(mut self) {
+        self.remove().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn remove(&mut self) -> Result<(), ublk::control::Error> {
+        self.deleted = true;
+        match self.control.delete(self.info.dev_id) {
+            // The test has deleted it by other means.
+            Err(error) if error.errno() == Some(Errno::NODEV) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn open() -> Control {
+    let mut control = Control::open().unwrap_or_else(|error| panic!("{error}"));
+    control.set_timeout(DEADLINE);
+    control
+}
+
+impl Drop for UblkDevice {
+    fn drop(&mut self) {
+        if self.deleted {
+            return;
+        }
+        let removed = self.remove();
+        // A test that is failing already says why itself.
+        if !thread::panicking() {
+            removed.unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The server dies: no request may hang, and the device must go.
+
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use bsg::Access;
+use harness::{
+    BlockDevice, Child, UblkDevice,
+    child::{self, Parent},
+    declare, sysfs, wait,
+};
+use rstest::rstest;
+use ublk::{Config, Errno, Hold, Op, RamTarget, Server};
+
+/// How long a request of a dead server may take to fail.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const SECTORS: u64 = 64;
+
+/// The sector whose requests the server keeps.
+const HELD: u64 = 8;
+
+/// The child: a server that keeps requests for one sector for ever. Tells its device's number, then
+/// `held` when it has such a request.
+fn serve(flags: u64) {
+    let mut parent = Parent::connect();
+    let target = Arc::new(Hold::new(RamTarget::new(SECTORS), |request| {
+        matches!(request.op, Op::Read | Op::Write) && request.start_sector == HELD
+    }));
+    let mut config = Config::disk(SECTORS);
+    config.info.flags = flags;
+    let server = Server::start(&config, target.clone()).expect("started");
+    parent.tell(&server.dev_id().to_string());
+    if target.wait_held(1, DEADLINE).is_ok() {
+        parent.tell("held");
+    }
+    parent.until_gone();
+}
+
+/// Starts the server in a process of its own and takes over its device.
+#[track_caller]
+fn start() -> (Child, UblkDevice) {
+    let mut server = Child::start("server");
+    let id = server.hear().parse().expect("the number of a device");
+    (server, UblkDevice::adopt(id))
+}
+
+/// Waits for a state of the device.
+#[track_caller]
+fn await_state(device: &mut UblkDevice, state: u16) {
+    let what = format!("state {state}");
+    let reached = wait::until(DEADLINE, what, || (device.state() == state).then_some(()));
+    reached.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Documentation/block/ublk.rst, without recovery: requests of a dead server fail, the disk goes away,
+/// the state becomes DEAD, 0, and the device can be deleted.
+#[rstest]
+#[case::read(Op::Read)]
+#[case::write(Op::Write)]
+fn server_killed_in_mid_io_fails_it_with_eio(#[case] op: Op) {
+    declare!(Contract);
+    if child::role().is_some() {
+        return serve(0);
+    }
+    let (mut server, mut device) = start();
+    let disk = BlockDevice::open(&device.block_path(), Access::ReadWrite);
+    let (send, result) = mpsc::channel();
+    let client = thread::spawn(move || {
+        let outcome = match op {
+            Op::Read => disk.read(HELD * 512, 512).map(drop),
+            _ => disk.write(HELD * 512, &[0xa5; 512]),
+        };
+        send.send(outcome).expect("the test waits");
+    });
+    assert_eq!(server.hear(), "held");
+    server.kill();
+    let outcome = result.recv_timeout(DEADLINE).expect("the request ends");
+    let failed = outcome.expect_err("nobody did it");
+    assert_eq!(Errno::from_io_error(&failed), Some(Errno::IO), "{failed}");
+    client.join().expect("the client's thread ended well");
+
+    await_state(&mut device, 0);
+    sysfs::vanish(&device.block_path());
+    device.delete();
+}
+
+/// The same with nothing under way.
+#[rstest]
+fn idle_server_killed_takes_the_disk_away() {
+    declare!(Contract);
+    if child::role().is_some() {
+        return serve(0);
+    }
+    let (server, mut device) = start();
+    assert!(device.block_path().exists());
+    assert_eq!(device.state(), 1);
+    server.kill();
+    await_state(&mut device, 0);
+    sysfs::vanish(&device.block_path());
+    device.delete();
+}
+
+/// Documentation/block/ublk.rst, UBLK_F_USER_RECOVERY (1 << 3): the disk stays and waits for another
+/// server, in state QUIESCED, 2. Deleting the device ends that too.
+#[rstest]
+fn killed_server_of_a_recoverable_device_leaves_it_quiesced() {
+    declare!(Contract);
+    if child::role().is_some() {
+        return serve(1 << 3);
+    }
+    let (server, mut device) = start();
+    server.kill();
+    await_state(&mut device, 2);
+    assert!(device.block_path().exists(), "the disk stays");
+    let block = device.block_path();
+    device.delete();
+    sysfs::vanish(&block);
+}

@@ -1,0 +1,110 @@
+//! A device from start to end.
+
+use std::{process, sync::Arc};
+
+use bsg::Access;
+use harness::{BlockDevice, UblkDevice, declare, sysfs};
+use rstest::rstest;
+use ublk::{Config, Errno, RamTarget, Server, uapi::attr};
+
+/// Documentation/block/ublk.rst: START_DEV exposes the block device, with the size and the limits of
+/// SET_PARAMS; the state is LIVE, 1, and the server is known by its process id.
+#[rstest]
+fn start_dev_makes_a_disk_of_the_size_asked_for() {
+    declare!(Contract);
+    let config = Config::disk(4099);
+    let mut server = Server::start(&config, Arc::new(RamTarget::new(4099))).expect("started");
+    let id = server.dev_id();
+    let info = server.control().info(id).expect("GET_DEV_INFO");
+    assert_eq!(info.state, 1);
+    assert_eq!(u32::try_from(info.ublksrv_pid), Ok(process::id()));
+    let disk = BlockDevice::open(&server.block_path(), Access::ReadOnly);
+    assert_eq!(disk.attribute("size"), "4099");
+    assert_eq!(disk.attribute("ro"), "0");
+    assert_eq!(disk.attribute("queue/logical_block_size"), "512");
+    assert_eq!(disk.attribute("queue/physical_block_size"), "4096");
+    assert_eq!(disk.attribute("queue/max_hw_sectors_kb"), "512");
+    assert_eq!(disk.attribute("queue/write_cache"), "write back");
+    drop(disk);
+    server.delete().expect("deleted");
+}
+
+/// ublk_drv.c:ublk_ctrl_start_dev: a device that is LIVE is not started again (EEXIST).
+#[rstest]
+fn start_dev_of_a_live_device_is_eexist() {
+    declare!(Contract);
+    let mut server = start(64);
+    let id = server.dev_id();
+    let again = server.control().start(id).expect_err("refused");
+    assert_eq!(again.errno(), Some(Errno::EXIST));
+    server.delete().expect("deleted");
+}
+
+/// ublk_drv.c:ublk_ctrl_set_params: the parameters of a started device stay (EACCES).
+#[rstest]
+fn set_params_of_a_live_device_is_eacces() {
+    declare!(Contract);
+    let mut server = start(64);
+    let id = server.dev_id();
+    let refused = server.control().set_params(id, &Config::disk(128).params);
+    assert_eq!(refused.expect_err("refused").errno(), Some(Errno::ACCESS));
+    assert_eq!(server.control().params(id).expect("GET_PARAMS").basic.dev_sectors, 64);
+    server.delete().expect("deleted");
+}
+
+/// Documentation/block/ublk.rst: STOP_DEV removes the block device and gives every fetch back; the
+/// char device and the number stay until DEL_DEV.
+#[rstest]
+fn stop_dev_removes_the_disk_and_keeps_the_device() {
+    declare!(Contract);
+    let mut server = start(64);
+    let (id, block, char) = (server.dev_id(), server.block_path(), server.char_path());
+    // Returns when the queues have ended, that is, have got all their fetches back.
+    server.stop().expect("stopped");
+    sysfs::vanish(&block);
+    assert!(char.exists());
+    assert_eq!(server.control().info(id).expect("GET_DEV_INFO").state, 0);
+    // Stopping what is stopped changes nothing.
+    server.control().stop(id).expect("STOP_DEV");
+    server.delete().expect("deleted");
+    sysfs::vanish(&char);
+    let gone = UblkDevice::find(id);
+    assert!(gone.is_none(), "{gone:?}");
+}
+
+/// include/uapi/linux/ublk_cmd.h: UBLK_ATTR_READ_ONLY makes a disk that takes no writes (EPERM,
+/// block/fops.c:blkdev_write_iter).
+#[rstest]
+fn write_to_a_read_only_device_is_eperm() {
+    declare!(Contract);
+    let mut config = Config::disk(64);
+    config.params.basic.attrs = attr::READ_ONLY;
+    let target = Arc::new(RamTarget::new(64));
+    let server = Server::start(&config, target.clone()).expect("started");
+    let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
+    assert_eq!(disk.attribute("ro"), "1");
+    let refused = disk.write(0, &[0xa5; 512]).expect_err("refused");
+    assert_eq!(refused.raw_os_error(), Some(1), "{refused}");
+    assert_eq!(disk.read(0, 512).expect("read"), [0; 512]);
+    drop(disk);
+    server.delete().expect("deleted");
+}
+
+/// A number is used again and again: nothing of a device outlives it.
+#[rstest]
+fn device_can_be_started_and_deleted_over_and_over() {
+    declare!(Contract);
+    for round in 1..=5 {
+        let server = start(64 * round);
+        let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
+        assert_eq!(disk.sectors(), 64 * round);
+        assert_eq!(disk.read(0, 512).expect("read"), [0; 512], "round {round}");
+        disk.write(0, &[0xa5; 512]).expect("written");
+        drop(disk);
+        server.delete().expect("deleted");
+    }
+}
+
+fn start(sectors: u64) -> Server {
+    Server::start(&Config::disk(sectors), Arc::new(RamTarget::new(sectors))).expect("started")
+}

@@ -1,0 +1,66 @@
+//! Targets for tests: what came, and answers made to measure.
+
+use std::sync::{Mutex, MutexGuard};
+
+use ublk::{Config, Errno, Op, RamTarget, Request, Target};
+
+/// A disk in which the kernel looks for no partitions, so that every request is the test's:
+/// UBLK_F_NO_AUTO_PART_SCAN, 1 << 18 (include/uapi/linux/ublk_cmd.h; Linux 7.0).
+pub(crate) fn unscanned(sectors: u64) -> Config {
+    let mut config = Config::disk(sectors);
+    config.info.flags = 1 << 18;
+    config
+}
+
+/// A request as it came: operation, flags, first sector, sectors.
+pub(crate) type Seen = (Op, u32, u64, u32);
+
+/// Remembers every request.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    ram: RamTarget,
+    seen: Mutex<Vec<Seen>>,
+}
+
+impl Recorder {
+    pub(crate) fn new(sectors: u64) -> Self {
+        Recorder { ram: RamTarget::new(sectors), seen: Mutex::default() }
+    }
+
+    /// The medium.
+    pub(crate) fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.ram.bytes()
+    }
+
+    /// The requests since the last look.
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().expect("no thread panics with the list"))
+    }
+}
+
+impl Target for Recorder {
+    fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno> {
+        let seen = (request.op, request.flags, request.start_sector, request.sectors);
+        self.seen.lock().expect("no thread panics with the list").push(seen);
+        self.ram.handle(request)
+    }
+}
+
+/// What is committed instead of what memory has answered.
+pub(crate) type Answer = fn(Seen, Result<u32, Errno>) -> Result<u32, Errno>;
+
+/// Answers one operation in a way of its own, after memory has done it.
+#[derive(Debug)]
+pub(crate) struct Answering {
+    pub(crate) recorder: Recorder,
+    pub(crate) op: Op,
+    pub(crate) answer: Answer,
+}
+
+impl Target for Answering {
+    fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno> {
+        let result = self.recorder.handle(request);
+        let seen = (request.op, request.flags, request.start_sector, request.sectors);
+        if request.op == self.op { (self.answer)(seen, result) } else { result }
+    }
+}

@@ -331,8 +331,14 @@ impl VringT<Memory> for Ring {
         }
     }
 
+    /// Signals the new eventfd at once: a front end may replace it on a running ring (QEMU 10 does
+    /// when it reconnects), and does not look at the old one again, where completions may have been
+    /// signalled. A driver takes an interrupt too many for nothing.
     fn set_call(&self, file: Option<File>) {
         self.vring.set_call(file);
+        if let Err(error) = self.vring.signal_used_queue() {
+            debug!(%error, "cannot signal a new call eventfd");
+        }
     }
 
     fn set_err(&self, file: Option<File>) {

@@ -169,6 +169,12 @@ impl Guest {
         u16::try_from(self.frontend.get_vring_base(queue).expect("ring base")).expect("16 bits")
     }
 
+    /// Gives the device a new eventfd for interrupts of a running ring.
+    pub(crate) fn replace_call(&mut self, queue: usize) {
+        self.rings[queue].call = EventFd::new(EFD_NONBLOCK).expect("eventfd");
+        self.frontend.set_vring_call(queue, &self.rings[queue].call).expect("call");
+    }
+
     /// Room for `len` bytes of data; the oldest is used again after some MiB.
     pub(crate) fn allocate(&self, len: u64) -> u64 {
         let mut address = self.data_end.get();

@@ -73,6 +73,21 @@ fn stopped_ring_goes_on_where_it_was() {
     assert_eq!(guest.command(UNIT, &read_10(0, 1), &[], 512).data_in, pattern(1, 50));
 }
 
+/// QEMU 10 hands over the eventfd that reaches the guest when the ring already runs after a reconnect:
+/// what was signalled on the one before must not be lost.
+#[test]
+fn interrupt_is_not_lost_when_the_eventfd_is_replaced() {
+    let daemon = Daemon::start();
+    let mut guest = daemon.guest();
+    let room = guest.room(108);
+    guest.submit(REQUEST_QUEUE, &[guest.out(&request(UNIT, 1, &TEST_UNIT_READY)), room]);
+    let completed = guest.interrupted(REQUEST_QUEUE, Duration::from_secs(20));
+    assert!(completed, "signalled on the first eventfd, which nobody hears");
+    guest.replace_call(REQUEST_QUEUE);
+    assert!(guest.interrupted(REQUEST_QUEUE, Duration::from_secs(20)));
+    assert!(guest.try_used(REQUEST_QUEUE).is_some());
+}
+
 #[test]
 fn stopped_ring_is_left_alone() {
     let daemon = Daemon::start();

@@ -22,6 +22,7 @@ const UNSAFE: &[&str] = &[
     "crates/uring-cmd/tests/ring.rs",
     "crates/vhost-user-scsi/src/backend/handler.rs",
     "crates/vhost-user-scsi/tests/transport/guest.rs",
+    "harness/src/block.rs",
 ];
 
 /// The one place that sleeps, between two looks at a condition.

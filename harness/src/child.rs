@@ -119,12 +119,15 @@ impl Parent {
         told.expect("the parent listens");
     }
 
-    /// Waits until the parent is gone. A server stays in here until it is killed.
-    pub fn until_gone(mut self) {
+    /// Waits to be killed. Should the parent be gone without doing so, the process ends as if it had
+    /// been: no destructor runs. One that waits for the kernel, and the kernel for this process,
+    /// would never end.
+    pub fn until_killed(mut self) -> ! {
         let mut rest = String::new();
         self.conversation.get_mut().set_read_timeout(None).expect("a socket has timeouts");
         // The parent says nothing, so any outcome but a line is its end.
         while matches!(self.conversation.read_line(&mut rest), Ok(1..)) {}
+        process::exit(1);
     }
 }
 

@@ -25,7 +25,7 @@ const HELD: u64 = 8;
 
 /// The child: a server that keeps requests for one sector for ever. Tells its device's number, then
 /// `held` when it has such a request.
-fn serve(flags: u64) {
+fn serve(flags: u64) -> ! {
     let mut parent = Parent::connect();
     let target = Arc::new(Hold::new(RamTarget::new(SECTORS), |request| {
         matches!(request.op, Op::Read | Op::Write) && request.start_sector == HELD
@@ -37,15 +37,16 @@ fn serve(flags: u64) {
     if target.wait_held(1, DEADLINE).is_ok() {
         parent.tell("held");
     }
-    parent.until_gone();
+    parent.until_killed();
 }
 
-/// Starts the server in a process of its own and takes over its device.
+/// Starts the server in a process of its own and takes over its device. The server comes last, so
+/// that it is dropped first: a device whose server keeps a request cannot be deleted.
 #[track_caller]
-fn start() -> (Child, UblkDevice) {
+fn start() -> (UblkDevice, Child) {
     let mut server = Child::start("server");
     let id = server.hear().parse().expect("the number of a device");
-    (server, UblkDevice::adopt(id))
+    (UblkDevice::adopt(id), server)
 }
 
 /// Waits for a state of the device.
@@ -64,9 +65,9 @@ fn await_state(device: &mut UblkDevice, state: u16) {
 fn server_killed_in_mid_io_fails_it_with_eio(#[case] op: Op) {
     declare!(Contract);
     if child::role().is_some() {
-        return serve(0);
+        serve(0);
     }
-    let (mut server, mut device) = start();
+    let (mut device, mut server) = start();
     let disk = BlockDevice::open(&device.block_path(), Access::ReadWrite);
     let (send, result) = mpsc::channel();
     let client = thread::spawn(move || {
@@ -93,9 +94,9 @@ fn server_killed_in_mid_io_fails_it_with_eio(#[case] op: Op) {
 fn idle_server_killed_takes_the_disk_away() {
     declare!(Contract);
     if child::role().is_some() {
-        return serve(0);
+        serve(0);
     }
-    let (server, mut device) = start();
+    let (mut device, server) = start();
     assert!(device.block_path().exists());
     assert_eq!(device.state(), 1);
     server.kill();
@@ -110,9 +111,9 @@ fn idle_server_killed_takes_the_disk_away() {
 fn killed_server_of_a_recoverable_device_leaves_it_quiesced() {
     declare!(Contract);
     if child::role().is_some() {
-        return serve(1 << 3);
+        serve(1 << 3);
     }
-    let (server, mut device) = start();
+    let (mut device, server) = start();
     server.kill();
     await_state(&mut device, 2);
     assert!(device.block_path().exists(), "the disk stays");

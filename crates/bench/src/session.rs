@@ -288,8 +288,12 @@ impl Session {
             return;
         }
         let contested = open > 1 && splat::announces_splat(&record);
+        let damaged = splat::announces_damage(&record);
         for active in self.active.values_mut().filter(|active| active.in_log) {
             active.contested |= contested;
+            if damaged {
+                active.hurry(AFTER_DAMAGE * self.accel.slowdown());
+            }
             active.kernel.push(record.clone());
         }
     }
@@ -456,6 +460,9 @@ impl Session {
         }
     }
 }
+
+/// How long a test may still run on a kernel that has just lost a task to an Oops or a BUG.
+const AFTER_DAMAGE: Duration = Duration::from_secs(1);
 
 /// How long a guest may take to say what its tasks do, and to kill them.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -51,11 +51,24 @@ pub fn announces_splat(record: &KernelRecord) -> bool {
 }
 
 impl Splat {
+    /// Whether it says that something is stuck: the consequence of a hang, not its cause.
+    pub fn is_about_a_hang(&self) -> bool {
+        ["INFO: task ", "INFO: rcu", "BUG: soft lockup"]
+            .iter()
+            .any(|words| self.headline.contains(words))
+    }
+
     /// Whether the kernel may be damaged (dead tasks, held locks, lockdep off), so that no further
     /// test should run on it.
     pub fn spoils_the_kernel(&self) -> bool {
         self.lines.iter().any(|line| trust_after(line) == Some(Trust::Lost))
     }
+}
+
+/// Whether a record announces damage after which a test may never end.
+pub fn announces_damage(record: &KernelRecord) -> bool {
+    let damage = ["BUG: ", "Oops: ", "kernel BUG at ", "general protection fault"];
+    record.facility == 0 && damage.iter().any(|words| record.text.starts_with(words))
 }
 
 /// Finds the splats in a log. A headline inside a report that has not ended belongs to it: an Oops has

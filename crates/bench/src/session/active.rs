@@ -150,8 +150,7 @@ impl Active {
         }
         let passed = matches!(self.outcome, Some(Outcome::Pass | Outcome::Skip(_)));
         match unexpected.first() {
-            // A splat outweighs a failed assertion: it is the likelier cause of the two.
-            Some(splat) if passed || matches!(self.outcome, Some(Outcome::Fail(_))) => {
+            Some(splat) if self.is_likely_cause(splat) => {
                 self.outcome = Some(Outcome::KernelSplat(splat.headline.clone()));
             }
             None if passed && !missing.is_empty() => {
@@ -162,6 +161,23 @@ impl Active {
             _ => {}
         }
         unexpected
+    }
+
+    /// Whether a splat is the likelier cause of what happened: of a failed assertion always, of a hang
+    /// unless it is the kernel's own remark that a task is stuck.
+    fn is_likely_cause(&self, splat: &Splat) -> bool {
+        match self.outcome {
+            Some(Outcome::Pass | Outcome::Skip(_) | Outcome::Fail(_)) => true,
+            Some(Outcome::Hang(_)) => !splat.is_about_a_hang(),
+            _ => false,
+        }
+    }
+
+    /// A test on a damaged kernel may never end: it gets this long from now, at most.
+    pub(super) fn hurry(&mut self, patience: Duration) {
+        if let Phase::Running(deadline) = &mut self.phase {
+            *deadline = (*deadline).min(Instant::now() + patience);
+        }
     }
 
     pub(super) fn into_record(self, journals: Vec<(LunAddress, JournalPage)>) -> TestRecord {

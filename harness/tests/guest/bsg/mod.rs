@@ -10,6 +10,7 @@ mod journal;
 mod model;
 mod parameters;
 mod residual;
+mod scsi_debug;
 mod sense;
 mod sg_io_v4;
 mod uring;

@@ -16,11 +16,13 @@ const MANIFEST_ENV: &str = "SENSECHECK_MANIFEST";
 
 /// Declares a test's class and needs; the first line of its body.
 ///
-/// ```ignore
+/// ```text
 /// #[rstest]
 /// fn inquiry_returns_36_bytes() {
 ///     declare!(Contract);
-///     declare!(Contract, Needs { own_vm: true, ..Needs::DEFAULT });
+///     // or: declare!(Contract, Needs { own_vm: true, ..Needs::DEFAULT });
+///     …
+/// }
 /// ```
 #[macro_export]
 macro_rules! declare {

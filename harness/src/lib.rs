@@ -2,7 +2,7 @@
 //!
 //! A test starts with [`declare!`], takes logical units from [`Lun`], issues commands through the
 //! `bsg` and `ublk` crates, and asserts with literals from the standards. It must not know QEMU or
-//! the host: all it has of them is [`bench`].
+//! the host: all it has of them is [`mod@bench`].
 
 #![deny(unsafe_code)]
 

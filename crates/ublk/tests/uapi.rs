@@ -120,6 +120,17 @@ fn param_items(items: &mut Vec<Item>) {
         "ublk_param_zoned",
         [max_open_zones, max_active_zones, max_zone_append_sectors, reserved]
     );
+    queue_limit_items(items);
+    layout_items!(
+        items,
+        Params,
+        "ublk_params",
+        [len, types, basic, discard, devt, zoned, dma, seg, integrity]
+    );
+}
+
+/// The parameters that only narrow what the block layer may send.
+fn queue_limit_items(items: &mut Vec<Item>) {
     layout_items!(items, ParamDmaAlign, "ublk_param_dma_align", [alignment, pad]);
     layout_items!(
         items,
@@ -141,12 +152,6 @@ fn param_items(items: &mut Vec<Item>) {
             tag_size,
             pad,
         ]
-    );
-    layout_items!(
-        items,
-        Params,
-        "ublk_params",
-        [len, types, basic, discard, devt, zoned, dma, seg, integrity]
     );
 }
 

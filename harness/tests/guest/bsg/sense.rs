@@ -86,8 +86,7 @@ fn write_with_an_unsupported_bit_points_to_it(
     assert_eq!(done.residual, 512, "nothing is taken");
 }
 
-/// SBC-3, LBA out of range: 5/21/00 if the first or any later block is beyond the last; no data moves.
-/// VALID is zero: no field of the standard is in INFORMATION.
+/// SBC-3, READ and WRITE: 5/21/00 if the first or any later block is beyond the last; no data moves.
 #[rstest]
 #[case::first_block(0x8000, 1)]
 #[case::last_of_several(0x7fff, 2)]
@@ -103,7 +102,6 @@ fn access_beyond_the_last_lba_is_lba_out_of_range(
     let len = 512 * usize::from(blocks);
     let read = execute(&mut *way, Request::new(&cdb::read(Size::Ten, lba, blocks)).data_in(len));
     assert_sense(&read, 0x05, 0x21, 0x00);
-    assert_eq!(read.sense[0] & 0x80, 0, "VALID");
     let write = Request::new(&cdb::write(Size::Sixteen, lba, blocks)).data_out(&vec![0xa5; len]);
     let write = execute(&mut *way, write);
     assert_sense(&write, 0x05, 0x21, 0x00);

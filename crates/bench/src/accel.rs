@@ -45,13 +45,20 @@ pub enum Wish {
     Only(Accel),
 }
 
-/// Decides. `probe` boots a guest under KVM and says why that failed, if it did.
-pub fn decide(
-    wish: Wish,
-    cache: &Cache,
-    qemu: &Qemu,
-    probe: impl FnOnce() -> Result<(), String>,
-) -> Verdict {
+/// What became of a guest that was booted under KVM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// It came up.
+    Works,
+    /// It did not come up, for this reason.
+    Fails(String),
+    /// It did not come up for a reason that need not be KVM's: a signal, a missing file, a kernel that
+    /// panics.
+    Unknown(String),
+}
+
+/// Decides. `probe` boots a guest under KVM; only what it says of KVM is remembered.
+pub fn decide(wish: Wish, cache: &Cache, qemu: &Qemu, probe: impl FnOnce() -> Probe) -> Verdict {
     match wish {
         Wish::Only(accel) => return Verdict { accel, reason: "as asked".into() },
         Wish::Auto => {}
@@ -60,8 +67,11 @@ pub fn decide(
         return verdict;
     }
     let (kvm_works, reason) = match probe() {
-        Ok(()) => (true, "a guest booted under KVM".to_owned()),
-        Err(why) => (false, format!("KVM does not run a guest here: {why}")),
+        Probe::Works => (true, "a guest booted under KVM".to_owned()),
+        Probe::Fails(why) => (false, format!("KVM does not run a guest here: {why}")),
+        Probe::Unknown(why) => {
+            return verdict(false, format!("the probe of KVM came to no end: {why}"));
+        }
     };
     let stored = Stored { key: key(qemu), kvm_works, reason };
     let json = serde_json::to_vec_pretty(&stored).expect("plain data has a JSON form");

@@ -9,7 +9,7 @@ use std::{
 use guest_protocol::needs::VmShape;
 
 use crate::{
-    accel::{self, PROBE_DEADLINE, Verdict, Wish},
+    accel::{self, PROBE_DEADLINE, Probe, Verdict, Wish},
     apt,
     cache::{self, Cache},
     cargo::{self, Binaries, BuildError},
@@ -24,7 +24,7 @@ use crate::{
     report::{self, Terminal},
     run_dir::RunDir,
     scheduler::{Bench, Options, Results},
-    session::{Session, Settings},
+    session::{BootError, Session, Settings},
     vm::{Accel, VmConfig},
 };
 
@@ -112,7 +112,8 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     if tests.is_empty() {
         return Err(Error::NoMatch { filters: request.filters.clone() });
     }
-    terminal.stage("build", stage.elapsed(), &format!("{} tests", tests.len()));
+    let remark = format!("{} tests, seed {}", tests.len(), request.options.seed);
+    terminal.stage("build", stage.elapsed(), &remark);
 
     let stage = Instant::now();
     let manifest = Manifest::read(&kernel::manifest::manifest_path(&request.workspace))?;
@@ -212,7 +213,7 @@ fn probe(
     binaries: &Binaries,
     dir: &Path,
     options: &Options,
-) -> Result<(), String> {
+) -> Probe {
     let shape = VmShape::default();
     let config = VmConfig {
         qemu,
@@ -232,9 +233,15 @@ fn probe(
         deadline: Duration::ZERO,
         boot_deadline: PROBE_DEADLINE,
     };
-    let booted = Session::boot(&config, settings);
-    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-    booted.map(drop).map_err(|error| first_line(error.to_string()))
+    let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+    match Session::boot(&config, settings) {
+        Ok(_) => Probe::Works,
+        Err(BootError::Guest { panic: Some(line), .. }) => Probe::Unknown(line),
+        Err(error @ (BootError::Guest { .. } | BootError::Vm(_))) => {
+            Probe::Fails(first_line(&error.to_string()))
+        }
+        Err(error) => Probe::Unknown(first_line(&error.to_string())),
+    }
 }
 
 fn finish(
@@ -243,6 +250,8 @@ fn finish(
     results: &Results,
     took: Duration,
 ) -> Result<u8, Error> {
+    // First: a report that cannot be written must not take the summary with it.
+    terminal.summary(&results.records, took);
     let write = |path: &Path, text: String| {
         fs::write(path, text).map_err(|source| Error::Report { path: path.to_owned(), source })
     };
@@ -252,7 +261,6 @@ fn finish(
     if let Some(path) = &request.ktap {
         write(path, report::ktap(&results.records))?;
     }
-    terminal.summary(&results.records, took);
     if results.interrupted {
         terminal.note("interrupted");
         return Ok(exit::INTERRUPTED);

@@ -81,7 +81,9 @@ impl Catalog {
             declared.iter().map(|declaration| (declaration.path.as_str(), 0)).collect();
         let mut tests = Vec::new();
         for name in names {
-            let declaration = declared.iter().find(|declaration| declaration.covers(name));
+            // A module may be called like a function beside it; the longest path is the test's own.
+            let covers = declared.iter().filter(|declaration| declaration.covers(name));
+            let declaration = covers.max_by_key(|declaration| declaration.path.len());
             let declaration = declaration.ok_or_else(|| PlanError::Undeclared(name.to_owned()))?;
             *uses.entry(&declaration.path).or_default() += 1;
             let (class, needs) = (declaration.class, declaration.needs.clone());
@@ -212,6 +214,15 @@ mod tests {
         assert!(Catalog::new(["a::b::case_1"].into_iter(), one()).is_ok());
         assert!(matches!(Catalog::new(["a::c"].into_iter(), one()), Err(PlanError::Undeclared(_))));
         assert!(matches!(Catalog::new([].into_iter(), one()), Err(PlanError::NoTest(_))));
+    }
+
+    #[test]
+    fn a_test_has_its_own_declaration_and_not_that_of_a_namesake_of_its_module() {
+        let own = Needs { own_vm: true, ..Needs::DEFAULT };
+        let list = vec![declared("a::flush", Needs::DEFAULT), declared("a::flush::twice", own)];
+        let catalog = Catalog::new(["a::flush", "a::flush::twice"].into_iter(), list);
+        let tests = catalog.expect("both are declared").select(&["twice".into()], false);
+        assert!(tests[0].needs.own_vm);
     }
 
     #[test]

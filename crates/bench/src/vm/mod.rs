@@ -122,6 +122,8 @@ impl Vm {
         // A QEMU that gives up at this point has said why in its log.
         let qmp =
             qmp.map_err(|error| VmError::NotStarted(format!("{error}: {}", tail(&log, 20))))?;
+        // A guest that has stopped reading must not stop the bench.
+        link.set_write_timeout(Some(QMP_DEADLINE)).map_err(|source| io_error(dir, source))?;
         let reader = link.try_clone().map_err(|source| io_error(dir, source))?;
         let messages = events.clone();
         thread::spawn(move || forward(&reader, &messages));

@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -36,6 +36,7 @@ pub(super) struct Qmp {
     writer: UnixStream,
     answers: mpsc::Receiver<Value>,
     deadline: Duration,
+    next_id: u64,
 }
 
 impl Qmp {
@@ -58,18 +59,30 @@ impl Qmp {
                 }
             }
         });
-        let mut qmp = Qmp { writer: stream, answers, deadline };
+        stream.set_write_timeout(Some(deadline))?;
+        let mut qmp = Qmp { writer: stream, answers, deadline, next_id: 1 };
         qmp.execute("qmp_capabilities", json!({}))?;
         Ok(qmp)
     }
 
     /// Runs one command and returns what it returned.
     pub(super) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = json!({ "execute": command, "arguments": arguments, "id": id });
+        let mut line = request.to_string();
         line.push('\n');
         self.writer.write_all(line.as_bytes())?;
-        let answer = self.answers.recv_timeout(self.deadline);
-        let mut answer = answer.map_err(|_| QmpError::NoAnswer(command.to_owned()))?;
+        let deadline = Instant::now() + self.deadline;
+        let mut answer = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = self.answers.recv_timeout(left);
+            let answer = answer.map_err(|_| QmpError::NoAnswer(command.to_owned()))?;
+            // An answer to a command that was given up earlier is nobody's.
+            if answer["id"] == id {
+                break answer;
+            }
+        };
         match answer["error"]["desc"].as_str() {
             Some(reason) => {
                 Err(QmpError::Refused { command: command.into(), reason: reason.into() })

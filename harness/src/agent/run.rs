@@ -23,7 +23,10 @@ use guest_protocol::{
     message::{Answer, CALL_SOCKET_ENV, Call, Exit, FromGuest, RunId},
     needs::ScsiHost,
 };
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    net::{Shutdown, shutdown},
+    process::{Pid, Signal, kill_process_group},
+};
 
 use crate::{
     boot::monotonic_us,
@@ -38,6 +41,9 @@ const TESTS: &str = "/bin/guest-tests";
 
 /// Environment variable with the test's SCSI host as JSON.
 const HOST_ENV: &str = "SENSECHECK_HOST";
+
+/// The supervisor counts runs from 1.
+const BOOT: RunId = 0;
 
 type CallResult = Result<Answer, String>;
 
@@ -94,6 +100,11 @@ impl Runs {
         });
     }
 
+    /// Closes the log of the boot as that of a run is closed: everything in it was sent.
+    pub(crate) fn end_boot(&self) {
+        self.shared.kmsg.end(BOOT);
+    }
+
     /// Kills every process of a run.
     pub(crate) fn kill(&self, run: RunId) {
         if let Some(group) = self.group_of(run) {
@@ -128,8 +139,7 @@ fn execute(
     host: ScsiHost,
     env: &[(String, String)],
 ) -> io::Result<Exit> {
-    let socket = PathBuf::from(format!("/run/calls-{run}"));
-    serve_calls(shared, run, UnixListener::bind(&socket)?);
+    let calls = CallServer::start(shared, run)?;
 
     let (mut output, writer) = io::pipe()?;
     let host = serde_json::to_string(&host).map_err(io::Error::other)?;
@@ -139,7 +149,7 @@ fn execute(
         .env_clear()
         .env("PATH", "/bin")
         .env("RUST_BACKTRACE", "0")
-        .env(CALL_SOCKET_ENV, &socket)
+        .env(CALL_SOCKET_ENV, &calls.path)
         .env(HOST_ENV, host)
         .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
@@ -163,7 +173,6 @@ fn execute(
         return Err(io::Error::other("the output reader panicked"));
     }
     lock(&shared.groups).remove(&run);
-    fs::remove_file(&socket)?;
     Ok(exit)
 }
 
@@ -176,15 +185,38 @@ fn forward(output: &mut io::PipeReader, link: &Link, run: RunId) {
     }
 }
 
-/// Accepts the test's connections; each is a sequence of calls with their answers.
-fn serve_calls(shared: &Arc<Shared>, run: RunId, listener: UnixListener) {
-    let shared = Arc::clone(shared);
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || relay(&shared, run, &stream));
+/// The socket of a run's calls, and the thread that accepts its connections. Dropping it ends both:
+/// a machine may run thousands of tests.
+struct CallServer {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl CallServer {
+    /// Accepts the test's connections; each is a sequence of calls with their answers.
+    fn start(shared: &Arc<Shared>, run: RunId) -> io::Result<Self> {
+        let path = PathBuf::from(format!("/run/calls-{run}"));
+        let listener = UnixListener::bind(&path)?;
+        let server = CallServer { listener: listener.try_clone()?, path };
+        let shared = Arc::clone(shared);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || relay(&shared, run, &stream));
+            }
+        });
+        Ok(server)
+    }
+}
+
+impl Drop for CallServer {
+    fn drop(&mut self) {
+        // The thread's accept fails from now on (net/unix/af_unix.c:unix_accept).
+        let ended = shutdown(&self.listener, Shutdown::Both).map_err(io::Error::from);
+        if let Err(error) = ended.and_then(|()| fs::remove_file(&self.path)) {
+            eprintln!("agent: cannot close {}: {error}", self.path.display());
         }
-    });
+    }
 }
 
 fn relay(shared: &Shared, run: RunId, stream: &UnixStream) {

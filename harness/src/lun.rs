@@ -78,7 +78,8 @@ impl Lun {
         let host = sysfs::scsi_host_below(Path::new(&lease.slot));
         let address = lease.address;
         let device = ScsiDevice { hctl: format!("{host}:0:{}:{}", address.target, address.lun) };
-        if lease.rescan {
+        // A test before this one may have left the guest without the unit.
+        if lease.rescan || !device.dir().exists() {
             rescan(&device, host, &lease);
         }
         sysfs::appear(&device.bsg());
@@ -106,9 +107,10 @@ fn rescan(device: &ScsiDevice, host: u32, lease: &Lease) {
     let write = |path: PathBuf, value: &str| {
         fs::write(&path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     };
-    sysfs::appear(&device.dir());
-    write(device.dir().join("delete"), "1");
-    sysfs::vanish(&device.dir());
+    if device.dir().exists() {
+        write(device.dir().join("delete"), "1");
+        sysfs::vanish(&device.dir());
+    }
     let scan = Path::new("/sys/class/scsi_host").join(format!("host{host}/scan"));
     write(scan, &format!("0 {} {}", lease.address.target, lease.address.lun));
     sysfs::appear(&device.dir());

@@ -1,6 +1,6 @@
 //! The expectations file: known defects of kernels, with range, reason and evidence.
 
-use std::{fs, path::Path};
+use std::{fs, iter, path::Path};
 
 use guest_protocol::needs::Class;
 use serde::Deserialize;
@@ -102,28 +102,53 @@ impl Expectations {
         Ok(parsed)
     }
 
-    /// Holds a record against the file and sets its verdict.
+    /// Holds a record against the file and sets its verdict. Of several things that went wrong the
+    /// first that nothing excuses becomes the record's outcome.
     pub fn judge(&self, record: &mut TestRecord, kernel: &Kernel) {
+        self.judge_on(record, kernel.version, |symbol| kernel.config_has(symbol));
+    }
+
+    fn judge_on(
+        &self,
+        record: &mut TestRecord,
+        version: Version,
+        config_has: impl Fn(&str) -> bool,
+    ) {
         let applies = |known: &&Known| {
             matches(&known.test, &record.name)
-                && range_holds(&known.kernel, kernel.version) == Ok(true)
-                && known.config.as_ref().is_none_or(|symbol| kernel.config_has(symbol))
+                && range_holds(&known.kernel, version) == Ok(true)
+                && known.config.as_ref().is_none_or(|symbol| config_has(symbol))
         };
-        let mut known = self.known.iter().filter(applies);
+        let known: Vec<&Known> = self.known.iter().filter(applies).collect();
         record.verdict = match &record.outcome {
             Outcome::Skip(_) => Verdict::Skipped,
-            // A splat entry for any test says nothing about a particular test that passes.
-            Outcome::Pass => match known.find(|known| known.test != "*") {
+            // An entry for several tests says nothing about a particular one that passes.
+            Outcome::Pass => match known.iter().find(|known| !known.test.contains('*')) {
                 Some(known) => Verdict::Fixed(known.reason.clone()),
                 None => Verdict::Passed,
             },
-            outcome => match known.find(|known| known.explains(outcome)) {
-                Some(known) => Verdict::Known(known.reason.clone()),
-                None if record.class == Class::Accident => Verdict::Accident,
-                None => Verdict::New,
-            },
+            _ => judge_bad(record, &known),
         };
     }
+}
+
+/// The verdict on a record of which something went wrong.
+fn judge_bad(record: &mut TestRecord, known: &[&Known]) -> Verdict {
+    let verdict = |outcome: &Outcome| match known.iter().find(|known| known.explains(outcome)) {
+        Some(known) => Verdict::Known(known.reason.clone()),
+        None if record.class == Class::Accident && matches!(outcome, Outcome::Fail(_)) => {
+            Verdict::Accident
+        }
+        None => Verdict::New,
+    };
+    let verdicts: Vec<Verdict> =
+        iter::once(&record.outcome).chain(&record.also).map(verdict).collect();
+    let first = |wanted: Verdict| verdicts.iter().position(|verdict| *verdict == wanted);
+    let gravest = first(Verdict::New).or_else(|| first(Verdict::Accident)).unwrap_or(0);
+    if let Some(other) = gravest.checked_sub(1) {
+        std::mem::swap(&mut record.outcome, &mut record.also[other]);
+    }
+    verdicts[gravest].clone()
 }
 
 impl Known {
@@ -186,6 +211,51 @@ mod tests {
         assert_eq!(holds(">=7.1, <7.2.14", "7.2.14"), Ok(false));
         assert_eq!(holds("=7.3", "7.3-rc1"), Ok(true));
         assert!(holds("7.1", "7.1").is_err());
+    }
+
+    fn judged(file: &str, class: Class, outcomes: &[Outcome]) -> TestRecord {
+        let file = Expectations::parse(file, "file".into()).expect("a good file");
+        let mut record = TestRecord::without_run("a::b".into(), class, outcomes[0].clone());
+        record.also = outcomes[1..].to_vec();
+        let version = Version { major: 7, minor: 2, patch: 13 };
+        file.judge_on(&mut record, version, |_| true);
+        record
+    }
+
+    const KNOWN_SPLAT: &str = "[[known]]\ntest = 'a::*'\nsplat = 'UBSAN: x'\nkernel = '>=7.0'\n\
+        reason = 'r'\nevidence = 'e'\n";
+
+    #[test]
+    fn a_known_splat_excuses_no_other_splat_and_no_failed_assertion() {
+        let known = Outcome::KernelSplat("UBSAN: x in y".into());
+        let record = judged(KNOWN_SPLAT, Class::Contract, std::slice::from_ref(&known));
+        assert_eq!(record.verdict, Verdict::Known("r".into()));
+        for other in [Outcome::KernelSplat("WARNING: z".into()), Outcome::Fail("1 != 2".into())] {
+            let record = judged(KNOWN_SPLAT, Class::Contract, &[known.clone(), other.clone()]);
+            assert_eq!((record.verdict, record.outcome), (Verdict::New, other));
+            assert_eq!(record.also, std::slice::from_ref(&known));
+        }
+    }
+
+    #[test]
+    fn only_a_failed_assertion_is_an_accident() {
+        let fail = Outcome::Fail("1 != 2".into());
+        let record = judged("", Class::Accident, std::slice::from_ref(&fail));
+        assert_eq!(record.verdict, Verdict::Accident);
+        let warning = Outcome::KernelSplat("WARNING: z".into());
+        for grave in [warning, Outcome::BenchError("no room".into()), Outcome::Hang("late".into())]
+        {
+            assert_eq!(judged("", Class::Accident, &[grave]).verdict, Verdict::New);
+        }
+    }
+
+    #[test]
+    fn only_an_entry_for_one_test_can_be_out_of_date_by_its_pass() {
+        let record = judged(KNOWN_SPLAT, Class::Contract, &[Outcome::Pass]);
+        assert_eq!(record.verdict, Verdict::Passed);
+        let exact = KNOWN_SPLAT.replace("a::*", "a::b");
+        let record = judged(&exact, Class::Contract, &[Outcome::Pass]);
+        assert_eq!(record.verdict, Verdict::Fixed("r".into()));
     }
 
     #[test]

@@ -100,7 +100,8 @@ pub enum Verdict {
     Known(String),
     /// Passed although the expectations file says it does not, for this reason.
     Fixed(String),
-    /// An accident of today's behaviour has changed: listed, never a failure.
+    /// An accident of today's behaviour has changed: listed, never a failure. Only an assertion can say
+    /// so; a kernel that warns or dies is broken whatever the test is about.
     Accident,
 }
 
@@ -113,6 +114,8 @@ pub struct TestRecord {
     pub class: Class,
     /// What became of it.
     pub outcome: Outcome,
+    /// What went wrong beside that: further splats, or the failure of a test that met one.
+    pub also: Vec<Outcome>,
     /// How that stands against what is expected.
     pub verdict: Verdict,
     /// What the process printed.
@@ -138,6 +141,7 @@ impl TestRecord {
             name,
             class,
             outcome,
+            also: Vec::new(),
             verdict: Verdict::New,
             output: String::new(),
             kernel: Vec::new(),

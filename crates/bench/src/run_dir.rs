@@ -22,6 +22,7 @@ pub struct RunDir {
     path: PathBuf,
     _lock: File,
     keep: bool,
+    machines: u32,
 }
 
 impl RunDir {
@@ -31,9 +32,19 @@ impl RunDir {
         fs::create_dir_all(&base)?;
         sweep(&base);
         let path = tempfile::Builder::new().prefix("run-").tempdir_in(&base)?.keep();
-        let lock = File::create(path.join("lock"))?;
+        // Another run that sweeps at this moment must not find the lock before it is held.
+        let unheld = path.join("lock.new");
+        let lock = File::create(&unheld)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(RunDir { path, _lock: lock, keep: false })
+        fs::rename(unheld, path.join("lock"))?;
+        Ok(RunDir { path, _lock: lock, keep: false, machines: 0 })
+    }
+
+    /// A path for the files of the next machine; no two get the same, whatever became of the others.
+    pub fn machine(&mut self) -> PathBuf {
+        let path = self.path.join(format!("vm{}", self.machines));
+        self.machines += 1;
+        path
     }
 
     /// Where it is.
@@ -77,6 +88,15 @@ fn sweep(base: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_did_not_come_up_leaves_its_directory_to_nobody() {
+        let mut run_dir = RunDir::new().expect("made");
+        let first = run_dir.machine();
+        assert_ne!(first, run_dir.machine());
+        assert!(first.starts_with(run_dir.path()));
+        assert!(run_dir.path().join("lock").exists());
+    }
 
     #[test]
     fn a_dead_runs_directory_is_swept_and_a_living_ones_is_not() {

@@ -19,7 +19,7 @@ use crate::{
     qemu::Qemu,
     report::Terminal,
     run_dir::RunDir,
-    session::{BootError, BootTimes, Rest, Session, Settings},
+    session::{BootError, BootTimes, Rest, Session, Settings, Stray, Suspects},
     vm::{Accel, VmConfig},
 };
 
@@ -89,6 +89,8 @@ pub struct Results {
     pub boots: Vec<BootTimes>,
     /// Whether a signal ended it.
     pub interrupted: bool,
+    /// Whether it ended with a machine that was kept after a failed test.
+    pub kept: bool,
 }
 
 impl Bench<'_> {
@@ -102,11 +104,20 @@ impl Bench<'_> {
         let failed =
             |results: &Results| results.records.iter().any(|record| record.verdict == Verdict::New);
         for round in (0..).step_by(ROUNDS_BETWEEN_LOOKS) {
-            if results.interrupted || failed(&results) {
-                break;
-            }
+            let before = results.records.len();
             let end = round + u32::try_from(ROUNDS_BETWEEN_LOOKS).unwrap_or(1);
             self.run_rounds(tests, round..end, &mut results);
+            // What only ever skips will never fail.
+            let idle =
+                results.records[before..].iter().all(|record| record.verdict == Verdict::Skipped);
+            if idle
+                || results.kept
+                || results.interrupted
+                || interrupt::pending()
+                || failed(&results)
+            {
+                break;
+            }
         }
         results
     }
@@ -136,6 +147,11 @@ impl Bench<'_> {
         let mut groups: VecDeque<Group> = plan::group(tests, &able).into();
         while let Some(group) = groups.pop_front() {
             let rest = self.run_group(tests, &group, results);
+            if rest.kept {
+                // The signal that ends it is the answer to the bench's own words.
+                results.kept = true;
+                return;
+            }
             if rest.interrupted || interrupt::pending() {
                 results.interrupted = true;
                 return;
@@ -143,8 +159,11 @@ impl Bench<'_> {
             if !rest.unrun.is_empty() {
                 groups.push_front(Group { members: rest.unrun, ..group.clone() });
             }
-            if let Some((members, accident)) = rest.suspects {
-                self.find_culprit(tests, &group, members, accident, results);
+            for suspects in rest.suspects {
+                self.find_culprit(tests, &group, suspects, &rest.announced, results);
+                if results.kept || results.interrupted {
+                    return;
+                }
             }
         }
     }
@@ -154,25 +173,28 @@ impl Bench<'_> {
         &mut self,
         tests: &[Test],
         group: &Group,
-        members: Vec<usize>,
-        accident: Outcome,
+        suspects: Suspects,
+        announced: &[String],
         results: &mut Results,
     ) {
+        let Suspects { accident, mut members } = suspects;
         let names = members.iter().map(|member| tests[*member].name.as_str());
         let names = names.collect::<Vec<_>>().join(", ");
         let what = format!("{}: {}", accident.name(), accident.reason());
         self.terminal
             .note(&format!("{what}\n  while several tests ran; each runs again alone: {names}"));
         let before = results.records.len();
-        let mut members = members;
-        while !members.is_empty() && !results.interrupted {
+        while !members.is_empty() && !results.interrupted && !results.kept {
             let alone = Group { members, alone: true, ..group.clone() };
             let rest = self.run_group(tests, &alone, results);
             results.interrupted |= rest.interrupted;
+            results.kept |= rest.kept;
             members = rest.unrun;
         }
         let found = results.records[before..].iter().any(|record| record.outcome.is_bad());
-        if !found && !results.interrupted {
+        // A test that is not among them may have wanted it.
+        let wanted = matches!(&accident, Outcome::KernelSplat(line) if announced.contains(line));
+        if !found && !wanted && !results.interrupted && !results.kept {
             let name = format!("(together) {names}");
             self.file(TestRecord::without_run(name, Class::Contract, accident), results);
         }
@@ -201,14 +223,18 @@ impl Bench<'_> {
         terminal = self.terminal;
         if failed && options.keep && !rest.interrupted {
             self.run_dir.keep();
-            terminal.note(&format!("the machine is kept: {}\nCtrl-C ends it", session.describe()));
-            session.wait_for_interrupt();
-            rest.interrupted = true;
+            if session.is_gone() {
+                terminal.note(&format!("the machine has ended; {}", session.describe()));
+            } else {
+                let kept = session.describe();
+                terminal.note(&format!("the machine is kept: {kept}\nCtrl-C ends it"));
+                session.wait_for_interrupt();
+            }
+            rest.kept = true;
         } else if !rest.interrupted {
             rest.stray.extend(session.finish().stray);
         }
-        for (place, headline, kernel) in std::mem::take(&mut rest.stray) {
-            let outcome = Outcome::KernelSplat(headline);
+        for Stray { place, outcome, kernel } in std::mem::take(&mut rest.stray) {
             let record = TestRecord::without_run(format!("({place})"), Class::Contract, outcome);
             self.file(TestRecord { kernel, ..record }, results);
         }
@@ -218,8 +244,7 @@ impl Bench<'_> {
     fn boot(&mut self, group: &Group, results: &mut Results) -> Result<Session, BootError> {
         let mut attempt = 0;
         loop {
-            let machine = results.boots.len() + attempt;
-            let dir = self.run_dir.path().join(format!("vm{machine}-{attempt}"));
+            let dir = self.run_dir.machine();
             match self.boot_once(group, dir) {
                 Ok((session, times)) => {
                     self.terminal.booted(session.hello(), times, results.boots.len());
@@ -270,12 +295,16 @@ impl Bench<'_> {
         error: &BootError,
         results: &mut Results,
     ) {
-        for &member in &group.members {
+        // The console is told once.
+        let whole = error.to_string();
+        let first_line = whole.lines().next().unwrap_or_default();
+        for (place, &member) in group.members.iter().enumerate() {
             let test = &tests[member];
+            let reason = if place == 0 { &whole } else { first_line };
             let outcome = match error {
                 BootError::Guest { panic: Some(line), .. } => Outcome::GuestPanic(line.clone()),
-                BootError::Guest { .. } => Outcome::BootTimeout(error.to_string()),
-                _ => Outcome::BenchError(error.to_string()),
+                BootError::Guest { .. } => Outcome::BootTimeout(reason.to_owned()),
+                _ => Outcome::BenchError(reason.to_owned()),
             };
             self.file(TestRecord::without_run(test.name.clone(), test.class, outcome), results);
         }

@@ -6,6 +6,7 @@
 mod active;
 mod boot;
 mod hosts;
+mod rest;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,13 +14,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_protocol::message::{Answer, Call, Exit, FromGuest, Hello, KernelRecord, RunId, ToGuest};
+use guest_protocol::{
+    message::{Answer, Call, Exit, FromGuest, Hello, KernelRecord, RunId, ToGuest},
+    needs::ScsiHost,
+};
 
-pub use self::boot::{BootError, BootTimes, Settings};
 use self::{
     active::{Active, Phase},
     boot::{panic_line, tail},
     hosts::Hosts,
+};
+pub use self::{
+    boot::{BootError, BootTimes, Settings},
+    rest::{Rest, Stray, Suspects},
 };
 use crate::{
     interrupt,
@@ -51,24 +58,11 @@ pub struct Session {
     active: BTreeMap<RunId, Active>,
     /// Why no further test may start here.
     spoiled: Option<String>,
-    /// Kernel records outside every test, with the test that ended last before them.
-    stray: Vec<KernelRecord>,
+    /// Kernel records outside every test, by the place they appeared in.
+    stray: Vec<(String, Vec<KernelRecord>)>,
     last_ended: Option<String>,
     /// Sequence number the next kernel record should have.
     next_record: Option<u64>,
-}
-
-/// What a session leaves to do.
-#[derive(Debug, Default)]
-pub struct Rest {
-    /// Tests that did not start, or were caught in a known culprit's accident.
-    pub unrun: Vec<usize>,
-    /// Tests among which the culprit of an accident has to be found, and the accident.
-    pub suspects: Option<(Vec<usize>, Outcome)>,
-    /// Splats outside every test: where, and the headline.
-    pub stray: Vec<(String, String, Vec<KernelRecord>)>,
-    /// A signal ended the session.
-    pub interrupted: bool,
 }
 
 impl Session {
@@ -92,25 +86,25 @@ impl Session {
                 break;
             }
             while self.spoiled.is_none() && self.active.len() < self.settings.jobs {
-                let Some(member) = queue.pop_front() else { break };
-                self.start(member, &tests[member], sink);
+                // A test whose own host has no slot yet lets others go first.
+                let has_room = |member: &usize| self.hosts.has_room(tests[*member].needs.host);
+                let Some(at) = queue.iter().position(has_room) else { break };
+                let Some(member) = queue.remove(at) else { break };
+                self.start(member, &tests[member], sink, &mut rest);
             }
             if self.active.is_empty() && (queue.is_empty() || self.spoiled.is_some()) {
                 break;
             }
             let timeout = self.next_deadline().saturating_duration_since(Instant::now()).min(TICK);
-            match self.events.recv_timeout(timeout) {
-                Ok(event) => {
-                    if let Some(outcome) = self.handle(event, sink, &mut rest) {
-                        self.lose(outcome, sink, &mut rest);
-                        break;
-                    }
-                }
-                Err(_) => {
-                    if let Some(run) = self.overdue() {
-                        self.overrun(run, sink, &mut rest);
-                    }
-                }
+            if let Ok(event) = self.events.recv_timeout(timeout)
+                && let Some(outcome) = self.handle(event, sink, &mut rest)
+            {
+                self.lose(outcome, sink, &mut rest);
+                break;
+            }
+            // At every turn: a test that talks all the time is late like any other.
+            if let Some(run) = self.overdue() {
+                self.overrun(run, sink, &mut rest);
             }
         }
         rest.unrun.extend(queue);
@@ -118,23 +112,51 @@ impl Session {
         rest
     }
 
-    /// Powers the machine off, or kills it if it does not obey.
+    /// Powers the machine off, or kills it if it does not obey. What the last test has left behind may
+    /// show only now.
     pub fn finish(mut self) -> Rest {
         let mut rest = Rest::default();
-        if self.spoiled.is_none() && self.vm.send(&ToGuest::PowerOff).is_ok() {
-            let deadline = Instant::now() + Duration::from_secs(3) * self.accel.slowdown();
-            while let Ok(event) =
-                self.events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
-                match event {
-                    VmEvent::Guest(FromGuest::Kernel(record)) => self.stray.push(record),
-                    VmEvent::Exited(_) => break,
-                    _ => {}
-                }
-            }
+        if self.spoiled.is_none()
+            && let Some(outcome) = self.power_off()
+        {
+            rest.stray.push(Stray { place: self.place(), outcome, kernel: Vec::new() });
         }
         self.report_stray(&mut rest);
         rest
+    }
+
+    /// Waits for the end of a machine that was told to power off; what went wrong, if anything did.
+    fn power_off(&mut self) -> Option<Outcome> {
+        if let Err(error) = self.vm.send(&ToGuest::PowerOff) {
+            return Some(self.unreachable(&error.to_string()));
+        }
+        let limit = POWER_OFF_DEADLINE * self.accel.slowdown();
+        let deadline = Instant::now() + limit;
+        while !interrupt::pending() {
+            match self.events.recv_timeout(TICK) {
+                Ok(VmEvent::Guest(FromGuest::Kernel(record))) => self.log(record),
+                Ok(VmEvent::TargetExited(host, status)) if host == SHARED && !status.success() => {
+                    return Some(Outcome::TargetDied(status));
+                }
+                Ok(VmEvent::Exited(status)) => {
+                    self.hear_last_words();
+                    let death = self.death(&format!("QEMU ended: {status}"));
+                    let in_order = status.success() && matches!(death, Outcome::VmDied(_));
+                    return (!in_order).then_some(death);
+                }
+                _ => {}
+            }
+            if Instant::now() > deadline {
+                let limit = limit.as_secs();
+                return Some(Outcome::Hang(format!("the guest did not power off in {limit} s")));
+            }
+        }
+        None
+    }
+
+    /// Whether the machine has ended.
+    pub fn is_gone(&self) -> bool {
+        self.vm.wait(Duration::ZERO)
     }
 
     /// Keeps the machine until a signal comes or it ends by itself.
@@ -155,7 +177,13 @@ impl Session {
         )
     }
 
-    fn start(&mut self, member: usize, test: &Test, sink: &mut dyn FnMut(usize, TestRecord)) {
+    fn start(
+        &mut self,
+        member: usize,
+        test: &Test,
+        sink: &mut dyn FnMut(usize, TestRecord),
+        rest: &mut Rest,
+    ) {
         let run = self.next_run;
         self.next_run += 1;
         let limit =
@@ -183,10 +211,52 @@ impl Session {
         match sent {
             Ok(()) => drop(self.active.insert(run, active)),
             Err(reason) => {
-                self.spoiled = Some(reason.clone());
-                active.outcome = Some(Outcome::BenchError(reason));
-                sink(member, active.into_record(Vec::new()));
+                let outcome = self.unreachable(&reason);
+                self.spoiled = Some(reason);
+                // A machine that was gone before the test asked for anything is the doing of those
+                // before it.
+                if self.last_ended.is_some()
+                    && test.needs.host == ScsiHost::Shared
+                    && !matches!(outcome, Outcome::BenchError(_))
+                {
+                    rest.unrun.push(member);
+                    rest.stray.push(Stray { place: self.place(), outcome, kernel: Vec::new() });
+                } else {
+                    active.outcome = Some(outcome);
+                    sink(member, active.into_record(Vec::new()));
+                }
             }
+        }
+    }
+
+    /// Why the guest or QEMU cannot be spoken to: the usual cause is a machine that has just died, and
+    /// its end tells more.
+    fn unreachable(&mut self, reason: &str) -> Outcome {
+        if self.vm.wait(END_DEADLINE) {
+            self.hear_last_words();
+            self.death(reason)
+        } else {
+            Outcome::BenchError(reason.to_owned())
+        }
+    }
+
+    /// Takes what a machine that has ended had still said.
+    fn hear_last_words(&mut self) {
+        let deadline = Instant::now() + END_DEADLINE;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        while let Ok(event) = self.events.recv_timeout(left()) {
+            match event {
+                VmEvent::Guest(FromGuest::Kernel(record)) => self.log(record),
+                VmEvent::Guest(FromGuest::Output { run, text }) => self.print(run, &text),
+                VmEvent::LinkLost(_) => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn print(&mut self, run: RunId, text: &str) {
+        if let Some(active) = self.active.get_mut(&run) {
+            active.printed(text);
         }
     }
 
@@ -201,10 +271,13 @@ impl Session {
             VmEvent::Guest(message) => self.hear(message, sink, rest),
             VmEvent::LinkLost(reason) => {
                 // The usual cause is a machine that has just died: its end tells more.
-                self.vm.wait(Duration::from_secs(5));
+                self.vm.wait(END_DEADLINE);
                 Some(self.death(&format!("the agent's port: {reason}")))
             }
-            VmEvent::Exited(status) => Some(self.death(&format!("QEMU ended: {status}"))),
+            VmEvent::Exited(status) => {
+                self.hear_last_words();
+                Some(self.death(&format!("QEMU ended: {status}")))
+            }
             VmEvent::DeviceDeleted(id) => {
                 if let Some(run) = self.hosts.unplugged(&id, &mut self.vm) {
                     self.conclude(run, sink, rest);
@@ -243,15 +316,13 @@ impl Session {
                 None
             }
             FromGuest::Output { run, text } => {
-                if let Some(active) = self.active.get_mut(&run) {
-                    active.output.push_str(&text);
-                }
+                self.print(run, &text);
                 None
             }
             FromGuest::Call { run, call, request } => {
                 let result = self.answer(run, request);
                 let sent = self.vm.send(&ToGuest::Answer { run, call, result });
-                sent.err().map(|error| Outcome::BenchError(error.to_string()))
+                sent.err().map(|error| self.unreachable(&error.to_string()))
             }
             FromGuest::Stacks { run, text } => {
                 if let Some(active) = self.active.get_mut(&run) {
@@ -270,7 +341,7 @@ impl Session {
     /// Files a kernel record under every test whose window is open. The kernel overwrites records that
     /// are not read in time; a gap in the numbers becomes a record of its own.
     fn log(&mut self, record: KernelRecord) {
-        let expected = self.next_record.replace(record.seq + 1).unwrap_or(record.seq);
+        let expected = self.next_record.replace(record.seq.saturating_add(1)).unwrap_or(record.seq);
         if let lost @ 1.. = record.seq.saturating_sub(expected) {
             let text = format!("({lost} kernel records were lost here)");
             self.file_record(KernelRecord { text, ..record.clone() });
@@ -284,7 +355,15 @@ impl Session {
         }
         let open = self.active.values().filter(|active| active.in_log).count();
         if open == 0 {
-            self.stray.push(record);
+            // A kernel that comes up with a splat would be given up before every test.
+            if self.last_ended.is_some() && splat::spoils_the_kernel(&record) {
+                self.spoiled = Some("the kernel is damaged by a splat outside every test".into());
+            }
+            let place = self.place();
+            match self.stray.last_mut() {
+                Some((last, records)) if *last == place => records.push(record),
+                _ => self.stray.push((place, vec![record])),
+            }
             return;
         }
         let contested = open > 1 && splat::announces_splat(&record);
@@ -301,7 +380,15 @@ impl Session {
     fn answer(&mut self, run: RunId, request: Call) -> Result<Answer, String> {
         let active = self.active.get_mut(&run).ok_or("this run is over")?;
         match request {
-            Call::Lun { spec } => self.hosts.lease(run, spec).map(Answer::Lun),
+            Call::Lun { spec } => {
+                let lease = self.hosts.lease(run, spec).inspect_err(|error| {
+                    if error.ends_the_conversation() {
+                        active.outcome = Some(Outcome::BenchError(error.to_string()));
+                        self.spoiled = Some(error.to_string());
+                    }
+                });
+                lease.map(Answer::Lun).map_err(|error| error.to_string())
+            }
             Call::Slot => Ok(Answer::Slot(self.hosts.slot(run).to_owned())),
             Call::Journal { address } => self.hosts.journal(run, address).map(Answer::Journal),
             Call::Target { signal } => self.hosts.signal(run, signal).map(|()| Answer::Done),
@@ -333,6 +420,8 @@ impl Session {
         active.exited(exit, duration_us);
         match self.hosts.unplug(run, &mut self.vm) {
             Ok(true) => {
+                // What the kernel says while it removes the host is this test's doing.
+                active.in_log = true;
                 let limit = Duration::from_secs(10) * self.accel.slowdown();
                 active.phase = Phase::Unplugging(Instant::now() + limit);
             }
@@ -349,18 +438,18 @@ impl Session {
     fn conclude(&mut self, run: RunId, sink: &mut dyn FnMut(usize, TestRecord), rest: &mut Rest) {
         let Some(mut active) = self.active.remove(&run) else { return };
         let splats = active.judge_splats();
-        if splats.iter().any(splat::Splat::spoils_the_kernel) {
+        if active.spoils_the_kernel {
             self.spoiled = Some("the kernel is damaged by an earlier splat".into());
         }
         let journals = self.hosts.release(run, active.is_bad());
         self.last_ended = Some(active.name.clone());
-        match (active.contested, splats.first()) {
-            (true, Some(splat)) => {
-                let accident = Outcome::KernelSplat(splat.headline.clone());
-                let (members, _) = rest.suspects.get_or_insert((Vec::new(), accident));
-                members.push(active.member);
+        rest.announced.append(&mut active.announced);
+        if active.contested && !splats.is_empty() {
+            for splat in splats {
+                rest.suspect(active.member, &Outcome::KernelSplat(splat.headline));
             }
-            _ => sink(active.member, active.into_record(journals)),
+        } else {
+            sink(active.member, active.into_record(journals));
         }
     }
 
@@ -375,11 +464,16 @@ impl Session {
             let (run, mut active) = active.swap_remove(at);
             active.outcome.get_or_insert(outcome);
             active.stacks.push_str(&self.last_words());
+            // A stopped daemon gives no journal.
+            if let Err(reason) = self.hosts.resume(run) {
+                active.stacks.push_str(&format!("{reason}\n"));
+            }
             let journals = self.hosts.release(run, true);
             sink(active.member, active.into_record(journals));
-        } else if !active.is_empty() {
-            let (members, _) = rest.suspects.get_or_insert((Vec::new(), outcome));
-            members.extend(active.drain(..).map(|(_, active)| active.member));
+        } else {
+            for (_, active) in active.drain(..) {
+                rest.suspect(active.member, &outcome);
+            }
         }
         rest.unrun.extend(active.iter().map(|(_, active)| active.member));
     }
@@ -449,14 +543,20 @@ impl Session {
         }
     }
 
-    fn report_stray(&mut self, rest: &mut Rest) {
-        let records = std::mem::take(&mut self.stray);
-        let place = match &self.last_ended {
+    /// Where the kernel log is while no test runs.
+    fn place(&self) -> String {
+        match &self.last_ended {
             Some(name) => format!("after {name}"),
             None => "before the first test".to_owned(),
-        };
-        for splat in splat::find(&records) {
-            rest.stray.push((place.clone(), splat.headline, records.clone()));
+        }
+    }
+
+    fn report_stray(&mut self, rest: &mut Rest) {
+        for (place, kernel) in std::mem::take(&mut self.stray) {
+            for splat in splat::find(&kernel) {
+                let outcome = Outcome::KernelSplat(splat.headline);
+                rest.stray.push(Stray { place: place.clone(), outcome, kernel: kernel.clone() });
+            }
         }
     }
 }
@@ -466,3 +566,9 @@ const AFTER_DAMAGE: Duration = Duration::from_secs(1);
 
 /// How long a guest may take to say what its tasks do, and to kill them.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a machine may take to end once it cannot be spoken to, and its last words to arrive.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a guest may take to shut its devices down and power off.
+const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);

@@ -12,8 +12,17 @@ pub struct Splat {
 }
 
 /// What a headline begins with (after "rcu: ", "watchdog: " and the like), and whether the kernel can
-/// be trusted to run further tests after it.
-const HEADLINES: [(&str, Trust); 14] = [
+/// be trusted to run further tests after it. The first that fits decides: lockdep's reports
+/// (kernel/locking/lockdep.c) are warnings too, but it is off after its first one.
+const HEADLINES: [(&str, Trust); 21] = [
+    ("WARNING: possible ", Trust::Lost),
+    ("WARNING: inconsistent lock state", Trust::Lost),
+    ("WARNING: suspicious RCU usage", Trust::Lost),
+    ("WARNING: bad unlock balance detected", Trust::Lost),
+    ("WARNING: bad contention detected", Trust::Lost),
+    ("WARNING: held lock freed", Trust::Lost),
+    ("WARNING: lock held when returning to user space", Trust::Lost),
+    ("WARNING: Nested lock was not taken", Trust::Lost),
     ("WARNING: ", Trust::Keeps),
     ("UBSAN: ", Trust::Keeps),
     ("BUG: ", Trust::Lost),
@@ -23,11 +32,10 @@ const HEADLINES: [(&str, Trust); 14] = [
     ("Kernel panic - not syncing", Trust::Lost),
     ("INFO: task ", Trust::Lost),
     ("INFO: rcu", Trust::Lost),
-    ("INFO: possible ", Trust::Lost),
-    ("INFO: suspicious ", Trust::Lost),
     ("INFO: trying to register non-static key", Trust::Lost),
-    ("DMA-API: ", Trust::Keeps),
+    ("Watchdog detected hard LOCKUP", Trust::Lost),
     ("list_add corruption", Trust::Lost),
+    ("list_del corruption", Trust::Lost),
 ];
 
 /// Prefixes a subsystem puts before its headline.
@@ -50,7 +58,17 @@ pub fn announces_splat(record: &KernelRecord) -> bool {
     record.facility == 0 && trust_after(&record.text).is_some()
 }
 
+/// Whether a record says that the kernel may be damaged.
+pub fn spoils_the_kernel(record: &KernelRecord) -> bool {
+    record.facility == 0 && trust_after(&record.text) == Some(Trust::Lost)
+}
+
 impl Splat {
+    /// Whether one of its lines contains a text.
+    pub fn contains(&self, text: &str) -> bool {
+        self.lines.iter().any(|line| line.contains(text))
+    }
+
     /// Whether it says that something is stuck: the consequence of a hang, not its cause.
     pub fn is_about_a_hang(&self) -> bool {
         ["INFO: task ", "INFO: rcu", "BUG: soft lockup"]
@@ -71,33 +89,51 @@ pub fn announces_damage(record: &KernelRecord) -> bool {
     record.facility == 0 && damage.iter().any(|words| record.text.starts_with(words))
 }
 
-/// Finds the splats in a log. A headline inside a report that has not ended belongs to it: an Oops has
-/// several.
+/// Finds the splats in a log. What a WARN says of itself may come between its ruler and its headline,
+/// and belongs to it.
 pub fn find(log: &[KernelRecord]) -> Vec<Splat> {
     let mut splats: Vec<Splat> = Vec::new();
     let mut open = false;
+    // Lines since a "cut here" that no headline has followed yet.
+    let mut preface: Vec<String> = Vec::new();
+    let mut cut = false;
     for record in log {
         let line = record.text.as_str();
         if ends_report(line) {
             open = false;
-        } else if open {
-            if let Some(splat) = splats.last_mut() {
-                splat.lines.push(line.to_owned());
-            }
-        } else if announces_splat(record) {
-            splats.push(Splat { headline: line.to_owned(), lines: vec![line.to_owned()] });
-            open = true;
+            cut = line.contains(CUT_HERE);
+            preface.clear();
+        } else if announces_splat(record) && !(open && continues(splats.last(), line)) {
+            preface.push(line.to_owned());
+            splats.push(Splat { headline: line.to_owned(), lines: std::mem::take(&mut preface) });
+            (open, cut) = (true, false);
+        } else if let (true, Some(splat)) = (open, splats.last_mut()) {
+            splat.lines.push(line.to_owned());
+        } else if cut && record.facility == 0 {
+            preface.push(line.to_owned());
         }
     }
     splats
 }
+
+/// Whether a headline belongs to the report that is open: an Oops has several. Others have no end of
+/// their own (hung tasks, lockdep) and must not take the next report in.
+fn continues(open: Option<&Splat>, line: &str) -> bool {
+    let within_bug = open.is_some_and(|splat| {
+        ["BUG: ", "kernel BUG at "].iter().any(|start| splat.headline.starts_with(start))
+    });
+    (within_bug && line.starts_with("Oops: ")) || line.starts_with("Kernel panic - not syncing")
+}
+
+/// Begins the report of a WARN or BUG.
+const CUT_HERE: &str = "[ cut here ]";
 
 /// The lines that close (or precede) a report.
 fn ends_report(line: &str) -> bool {
     let ruler = line.len() > 20 && line.bytes().all(|byte| byte == b'=');
     ruler
         || line.starts_with("---[ end ")
-        || line.contains("[ cut here ]")
+        || line.contains(CUT_HERE)
         || line.starts_with("sensecheck: ")
 }
 
@@ -142,6 +178,37 @@ mod tests {
         let headlines: Vec<_> = splats.iter().map(|splat| &splat.headline[..8]).collect();
         assert_eq!(headlines, ["WARNING:", "UBSAN: a"]);
         assert!(splats.iter().all(|splat| !splat.spoils_the_kernel()));
+    }
+
+    #[test]
+    fn a_report_without_an_end_does_not_take_the_next_one_in() {
+        let text = "INFO: task a:1 blocked for more than 120 seconds.\n\
+            task:a state:D\n\
+            BUG: unable to handle page fault for address: ffffffffffffff00\n\
+            Oops: Oops: 0000 [#1] SMP NOPTI\n\
+            ---[ end trace 0000000000000000 ]---";
+        let splats = find(&log(text));
+        assert_eq!(splats.len(), 2);
+        assert!(!splats[0].contains("BUG: ") && splats[1].contains("Oops: "));
+    }
+
+    #[test]
+    fn what_a_warning_says_before_its_headline_belongs_to_it() {
+        let text = "------------[ cut here ]------------\n\
+            refcount_t: underflow; use-after-free.\n\
+            WARNING: lib/refcount.c:28 at refcount_warn_saturate+0x1/0x2, CPU#0: a/1\n\
+            ---[ end trace 0000000000000000 ]---";
+        let splats = find(&log(text));
+        assert_eq!(splats.len(), 1);
+        assert!(splats[0].contains("underflow; use-after-free"));
+        assert!(splats[0].headline.starts_with("WARNING: lib/refcount.c"));
+    }
+
+    #[test]
+    fn lockdep_is_off_after_its_report_and_the_debug_kernels_greeting_is_none() {
+        let report = find(&log("WARNING: possible circular locking dependency detected"));
+        assert!(report[0].spoils_the_kernel());
+        assert_eq!(find(&log("DMA-API: preallocated 65536 debug entries")), []);
     }
 
     #[test]

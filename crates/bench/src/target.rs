@@ -44,6 +44,25 @@ pub enum TargetError {
     Signal(io::Error),
 }
 
+impl TargetError {
+    /// Whether a daemon that lives cannot be spoken to any more: its next answer would be taken for
+    /// another's. One that has died says so by its end.
+    pub fn ends_the_conversation(&self) -> bool {
+        use ClientError::{Closed, Io, Malformed, Refused, Unexpected};
+        match self {
+            TargetError::Control(Malformed { .. } | Unexpected(_)) => true,
+            TargetError::Control(Io(error)) => {
+                matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+            }
+            TargetError::Control(Closed | Refused { .. }) => false,
+            TargetError::Start { .. }
+            | TargetError::NotReady(_)
+            | TargetError::PoolEmpty(_)
+            | TargetError::Signal(_) => false,
+        }
+    }
+}
+
 /// A running daemon; dropping it kills the process.
 #[derive(Debug)]
 pub struct Target {
@@ -57,9 +76,16 @@ pub struct Target {
 /// A unit of the pool.
 #[derive(Debug)]
 struct Unit {
-    /// What the guest has last scanned it as; it does not look again by itself.
-    seen: LunSpec,
+    /// What the guest has last scanned it as, if that is known; it does not look again by itself.
+    seen: Option<LunSpec>,
     lessee: Option<RunId>,
+}
+
+impl Unit {
+    /// Whether the guest that scanned it need not look again when it becomes `spec`.
+    fn is_seen_as(&self, spec: &LunSpec) -> bool {
+        self.seen.as_ref().is_some_and(|seen| same_to_the_guest(seen, spec))
+    }
 }
 
 /// How large the pool is.
@@ -118,8 +144,9 @@ impl Target {
 
         let control = connect(&child, &control_socket)?;
         let units = control.hello().luns.iter();
-        let pool =
-            units.map(|lun| (lun.address, Unit { seen: lun.spec.clone(), lessee: None })).collect();
+        let pool = units
+            .map(|lun| (lun.address, Unit { seen: Some(lun.spec.clone()), lessee: None }))
+            .collect();
         Ok(Target { child, control, pool, socket, dir: dir.to_owned() })
     }
 
@@ -132,13 +159,13 @@ impl Target {
     pub fn lease(&mut self, run: RunId, spec: LunSpec, slot: &str) -> Result<Lease, TargetError> {
         let spec = self.localize(spec);
         let free = || self.pool.iter().filter(|(_, unit)| unit.lessee.is_none());
-        let fits = free().find(|(_, unit)| same_to_the_guest(&unit.seen, &spec));
+        let fits = free().find(|(_, unit)| unit.is_seen_as(&spec));
         let Some((&address, unit)) = fits.or_else(|| free().next()) else {
             return Err(TargetError::PoolEmpty(self.pool.len()));
         };
-        let rescan = !same_to_the_guest(&unit.seen, &spec);
+        let rescan = !unit.is_seen_as(&spec);
         self.control.reset_lun(address, spec.clone())?;
-        self.pool.insert(address, Unit { seen: spec, lessee: Some(run) });
+        self.pool.insert(address, Unit { seen: Some(spec), lessee: Some(run) });
         Ok(Lease { address, slot: slot.to_owned(), rescan })
     }
 
@@ -157,10 +184,14 @@ impl Target {
         self.control.journal(address).map_err(|error| error.to_string())
     }
 
-    /// Takes back the units of a run.
-    pub fn release(&mut self, run: RunId) {
+    /// Takes back the units of a run. A bad one may have ended before the guest looked at them again,
+    /// or have left them deleted or offline.
+    pub fn release(&mut self, run: RunId, bad: bool) {
         for unit in self.pool.values_mut().filter(|unit| unit.lessee == Some(run)) {
             unit.lessee = None;
+            if bad {
+                unit.seen = None;
+            }
         }
     }
 

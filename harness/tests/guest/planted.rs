@@ -68,6 +68,22 @@ fn fails_by_accident() {
     assert_eq!(1, 2, "planted accident");
 }
 
+/// A kernel's report is no accident, whatever the test asserts.
+#[test]
+fn warns_by_accident() {
+    declare!(Accident, WARNS);
+    scan_own_host();
+}
+
+/// Leaves the guest without the unit it was given; the next test gets the same one.
+#[test]
+fn deletes_its_unit_and_fails() {
+    declare!(Contract);
+    let lun = Lun::fresh();
+    fs::write(lun.device().dir().join("delete"), "1").expect("the unit can be deleted");
+    panic!("planted failure");
+}
+
 #[test]
 fn skips() {
     declare!(Contract);
@@ -154,7 +170,7 @@ fn expects_a_splat_that_does_not_come() {
 mod together {
     use super::*;
 
-    const WARNED: &str = "/tmp/warned";
+    pub(super) const WARNED: &str = "/tmp/warned";
 
     #[test]
     fn warns() {
@@ -167,6 +183,26 @@ mod together {
     fn is_innocent() {
         declare!(Contract);
         // Alone, nobody warns: the test then has nothing to wait for.
+        let limit = Duration::from_secs(3);
+        drop(wait::until(limit, "the warning", || Path::new(WARNED).exists().then_some(())));
+    }
+}
+
+/// The same, announced: nobody is guilty.
+mod announced {
+    use super::{together::WARNED, *};
+
+    #[test]
+    fn warns() {
+        declare!(Contract, WARNS);
+        bench::expect_splat("blk_validate_limits");
+        scan_own_host();
+        fs::write(WARNED, "").expect("the file can be made");
+    }
+
+    #[test]
+    fn is_innocent() {
+        declare!(Contract);
         let limit = Duration::from_secs(3);
         drop(wait::until(limit, "the warning", || Path::new(WARNED).exists().then_some(())));
     }

@@ -110,6 +110,9 @@ impl Terminal {
 
     fn details(&self, record: &TestRecord, options: &Options) {
         println!("    {}: {}", record.outcome.name(), record.outcome.reason());
+        for other in &record.also {
+            println!("    also {}: {}", other.name(), other.reason());
+        }
         self.block("output", &details::output(record));
         self.block("kernel log and target journal of this test", &details::timeline(record));
         self.block("stacks", &record.stacks);

@@ -17,6 +17,12 @@ use crate::{
 /// libtest's words for exactly one passed test; a name that matches none passes zero.
 const ONE_PASSED: &str = "test result: ok. 1 passed;";
 
+/// Length in bytes at which the middle of a test's output is dropped.
+const OUTPUT_LEN_MAX: usize = 1 << 20;
+
+/// What stands in its place.
+const OUTPUT_CUT: &str = "\n(output was dropped here: the test printed too much)\n";
+
 /// Where a run is on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
@@ -52,7 +58,7 @@ pub(super) struct Active {
     /// How long the process may run.
     pub(super) limit: Duration,
     started: Instant,
-    pub(super) output: String,
+    output: String,
     pub(super) kernel: Vec<KernelRecord>,
     /// Whether the kernel log is between its marks.
     pub(super) in_log: bool,
@@ -61,6 +67,12 @@ pub(super) struct Active {
     pub(super) expected_splats: Vec<String>,
     pub(super) skip: Option<String>,
     pub(super) stacks: String,
+    /// What went wrong beside the outcome.
+    also: Vec<Outcome>,
+    /// Headlines of the splats that came and were announced by the test.
+    pub(super) announced: Vec<String>,
+    /// Whether the kernel may be damaged by a splat, expected or not.
+    pub(super) spoils_the_kernel: bool,
     /// Set as soon as something is known that outweighs the process's exit code.
     pub(super) outcome: Option<Outcome>,
     duration_us: u64,
@@ -85,6 +97,9 @@ impl Active {
             expected_splats: Vec::new(),
             skip: None,
             stacks: String::new(),
+            also: Vec::new(),
+            announced: Vec::new(),
+            spoils_the_kernel: false,
             outcome: None,
             duration_us: 0,
             clock_offset_us,
@@ -113,6 +128,17 @@ impl Active {
         });
     }
 
+    /// Keeps the beginning of a test's output and the end, where libtest says how it went.
+    pub(super) fn printed(&mut self, text: &str) {
+        self.output.push_str(text);
+        if self.output.len() > OUTPUT_LEN_MAX {
+            let ends = (OUTPUT_LEN_MAX / 4, self.output.len() - OUTPUT_LEN_MAX / 4);
+            let from = self.output.ceil_char_boundary(ends.0);
+            let to = self.output.floor_char_boundary(ends.1);
+            self.output.replace_range(from..to, OUTPUT_CUT);
+        }
+    }
+
     /// The process has ended.
     pub(super) fn exited(&mut self, exit: Exit, duration_us: u64) {
         self.duration_us = duration_us;
@@ -136,29 +162,37 @@ impl Active {
         self.outcome.as_ref().is_none_or(Outcome::is_bad)
     }
 
-    /// Holds the kernel's log against what the test expects; returns the splats it did not.
+    /// Holds the kernel's log against what the test expects. Everything that went wrong is kept, for
+    /// one of it may be known and another not. Returns the unexpected splats.
     pub(super) fn judge_splats(&mut self) -> Vec<Splat> {
-        let mut unexpected = splat::find(&self.kernel);
-        let mut missing = Vec::new();
-        for pattern in &self.expected_splats {
-            let before = unexpected.len();
-            unexpected
-                .retain(|splat| !splat.lines.iter().any(|line| line.contains(pattern.as_str())));
-            if unexpected.len() == before {
-                missing.push(pattern.clone());
-            }
+        let all = splat::find(&self.kernel);
+        self.spoils_the_kernel = all.iter().any(Splat::spoils_the_kernel);
+        let announced =
+            |splat: &Splat| self.expected_splats.iter().any(|pattern| splat.contains(pattern));
+        let missing: Vec<_> = self
+            .expected_splats
+            .iter()
+            .filter(|pattern| !all.iter().any(|splat| splat.contains(pattern)))
+            .cloned()
+            .collect();
+        let (announced, unexpected): (Vec<Splat>, Vec<Splat>) =
+            all.iter().cloned().partition(announced);
+        self.announced = announced.into_iter().map(|splat| splat.headline).collect();
+
+        if self.outcome == Some(Outcome::Pass) && !missing.is_empty() {
+            let reason =
+                format!("expected a kernel splat with {:?}, but none came", missing.join(", "));
+            self.outcome = Some(Outcome::Fail(reason));
         }
-        let passed = matches!(self.outcome, Some(Outcome::Pass | Outcome::Skip(_)));
-        match unexpected.first() {
-            Some(splat) if self.is_likely_cause(splat) => {
-                self.outcome = Some(Outcome::KernelSplat(splat.headline.clone()));
-            }
-            None if passed && !missing.is_empty() => {
-                let reason =
-                    format!("expected a kernel splat with {:?}, but none came", missing.join(", "));
-                self.outcome = Some(Outcome::Fail(reason));
-            }
-            _ => {}
+        let (causes, others): (Vec<&Splat>, Vec<&Splat>) =
+            unexpected.iter().partition(|splat| self.is_likely_cause(splat));
+        let splat = |splat: &Splat| Outcome::KernelSplat(splat.headline.clone());
+        let own = self.outcome.take_if(|outcome| outcome.is_bad());
+        let causes = causes.into_iter().map(splat);
+        let mut bad = causes.chain(own).chain(others.into_iter().map(splat));
+        if let Some(first) = bad.next() {
+            self.outcome = Some(first);
+            self.also = bad.collect();
         }
         unexpected
     }
@@ -186,6 +220,7 @@ impl Active {
             name: self.name,
             class: self.class,
             outcome: self.outcome.unwrap_or_else(never_ended),
+            also: self.also,
             verdict: Verdict::New,
             output: self.output,
             kernel: self.kernel,
@@ -208,4 +243,90 @@ fn panic_message(output: &str) -> String {
     };
     let message = lines.next().unwrap_or_default();
     format!("{place} {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::needs::Needs;
+
+    use super::*;
+
+    fn active() -> Active {
+        let test = Test { name: "a::b".into(), class: Class::Contract, needs: Needs::DEFAULT };
+        Active::new(0, &test, Duration::from_secs(1), 0)
+    }
+
+    fn log(active: &mut Active, lines: &[&str]) {
+        for text in lines {
+            let text = (*text).to_owned();
+            active.kernel.push(KernelRecord { seq: 0, at_us: 0, level: 4, facility: 0, text });
+        }
+    }
+
+    const WARNING: &[&str] = &["WARNING: x.c:1 at f+0x1/0x2, CPU#0: a/1", "---[ end trace 0 ]---"];
+    const BUG: &[&str] = &["BUG: sleeping function called from invalid context at x.c:1"];
+
+    #[test]
+    fn output_without_end_keeps_its_beginning_and_its_end() {
+        let mut active = active();
+        active.printed("the beginning\n");
+        for _ in 0..1000 {
+            active.printed(&"…".repeat(10_000));
+            assert!(active.output.len() <= OUTPUT_LEN_MAX);
+        }
+        active.printed(ONE_PASSED);
+        active.exited(Exit::Code(EXIT_PASS), 1);
+        assert_eq!(active.outcome, Some(Outcome::Pass));
+        assert!(active.output.starts_with("the beginning\n"));
+        assert!(active.output.contains(OUTPUT_CUT));
+    }
+
+    #[test]
+    fn everything_that_went_wrong_is_kept() {
+        let mut active = active();
+        log(&mut active, WARNING);
+        log(&mut active, BUG);
+        active.exited(Exit::Code(101), 1);
+        assert_eq!(active.judge_splats().len(), 2);
+        let record = active.into_record(Vec::new());
+        assert_eq!(record.outcome.name(), "kernel-splat");
+        let also: Vec<_> = record.also.iter().map(Outcome::name).collect();
+        assert_eq!(also, ["kernel-splat", "fail"]);
+    }
+
+    #[test]
+    fn an_oops_outweighs_the_hang_it_causes_and_a_hung_tasks_report_does_not() {
+        let mut active = active();
+        log(&mut active, &["INFO: task a:1 blocked for more than 120 seconds."]);
+        log(
+            &mut active,
+            &["BUG: unable to handle page fault for address: 0", "---[ end trace 0 ]---"],
+        );
+        active.hang("late".into());
+        active.judge_splats();
+        let outcomes = std::iter::chain(active.outcome.iter(), &active.also);
+        let reasons: Vec<_> = outcomes.map(Outcome::reason).collect();
+        assert!(reasons[0].starts_with("BUG: unable") && reasons[2].starts_with("INFO: task"));
+        assert_eq!(reasons[1], "late");
+    }
+
+    #[test]
+    fn an_expected_splat_can_still_have_damaged_the_kernel() {
+        let mut active = active();
+        active.expected_splats.push("sleeping function".into());
+        log(&mut active, BUG);
+        active.outcome = Some(Outcome::Pass);
+        assert!(active.judge_splats().is_empty());
+        assert!(active.spoils_the_kernel && active.announced == [BUG[0]]);
+        assert_eq!(active.outcome, Some(Outcome::Pass));
+    }
+
+    #[test]
+    fn a_test_that_skips_owes_no_splat() {
+        let mut active = active();
+        active.expected_splats.push("never".into());
+        active.outcome = Some(Outcome::Skip("too old".into()));
+        active.judge_splats();
+        assert_eq!(active.outcome, Some(Outcome::Skip("too old".into())));
+    }
 }

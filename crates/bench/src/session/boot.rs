@@ -121,7 +121,7 @@ impl Session {
             next_run: 1,
             active: BTreeMap::new(),
             spoiled: None,
-            stray,
+            stray: vec![("before the first test".into(), stray)],
             last_ended: None,
             next_record: None,
         };

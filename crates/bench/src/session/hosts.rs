@@ -9,7 +9,7 @@ use guest_protocol::{
 };
 
 use crate::{
-    target::{HostIdentity, PoolSize, Target},
+    target::{HostIdentity, PoolSize, Target, TargetError},
     vm::{SHARED_SLOT, SPARE_SLOTS, Vm, VmEvent},
 };
 
@@ -62,6 +62,11 @@ impl Hosts {
         Ok(())
     }
 
+    /// Whether a test with this host can start now.
+    pub(super) fn has_room(&self, host: ScsiHost) -> bool {
+        host == ScsiHost::Shared || self.own.len() < SPARE_SLOTS.len()
+    }
+
     fn target(&mut self, run: RunId) -> (&mut Target, &'static str) {
         match self.own.get_mut(&run) {
             Some(own) => (&mut own.target, SPARE_SLOTS[own.slot].sysfs),
@@ -74,9 +79,9 @@ impl Hosts {
         self.target(run).1
     }
 
-    pub(super) fn lease(&mut self, run: RunId, spec: LunSpec) -> Result<Lease, String> {
+    pub(super) fn lease(&mut self, run: RunId, spec: LunSpec) -> Result<Lease, TargetError> {
         let (target, slot) = self.target(run);
-        target.lease(run, spec, slot).map_err(|error| error.to_string())
+        target.lease(run, spec, slot)
     }
 
     pub(super) fn journal(
@@ -128,12 +133,13 @@ impl Hosts {
         Some(run)
     }
 
-    /// Ends a run's hold on units and host. The journals are fetched only if somebody will read them.
-    pub(super) fn release(&mut self, run: RunId, wanted: bool) -> Vec<(LunAddress, JournalPage)> {
+    /// Ends a run's hold on units and host. The journals are fetched only of a bad run, for somebody
+    /// will read them, and what the guest thinks of its units is not relied upon.
+    pub(super) fn release(&mut self, run: RunId, bad: bool) -> Vec<(LunAddress, JournalPage)> {
         let (target, _) = self.target(run);
         // A daemon that has died has no journal any more, and its death is the outcome already.
-        let journals = if wanted { target.journals(run).unwrap_or_default() } else { Vec::new() };
-        target.release(run);
+        let journals = if bad { target.journals(run).unwrap_or_default() } else { Vec::new() };
+        target.release(run, bad);
         self.own.remove(&run);
         journals
     }

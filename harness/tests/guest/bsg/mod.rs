@@ -14,4 +14,4 @@ mod scsi_debug;
 mod sense;
 mod sg_io_v4;
 mod uring;
-mod ways;
+pub(crate) mod ways;

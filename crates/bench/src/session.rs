@@ -280,11 +280,23 @@ impl Session {
             }
             VmEvent::DeviceDeleted(id) => {
                 if let Some(run) = self.hosts.unplugged(&id, &mut self.vm) {
-                    self.conclude(run, sink, rest);
+                    self.host_gone(run, sink, rest);
                 }
                 None
             }
             VmEvent::TargetExited(host, status) => self.target_exited(&host, status),
+        }
+    }
+
+    /// A run's own host is unplugged; unless its process has ended, nobody has asked for that.
+    fn host_gone(&mut self, run: RunId, sink: &mut dyn FnMut(usize, TestRecord), rest: &mut Rest) {
+        match self.active.get_mut(&run) {
+            Some(active) if active.outcome.is_none() => {
+                let reason = "the guest gave up the test's SCSI host while the test ran";
+                active.outcome = Some(Outcome::BenchError(reason.into()));
+                self.kill(run);
+            }
+            _ => self.conclude(run, sink, rest),
         }
     }
 

@@ -1,6 +1,10 @@
 //! The SCSI hosts of a machine: the shared one, and those of single tests in spare slots.
 
-use std::{collections::BTreeMap, path::Path, sync::mpsc::Sender};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+    sync::mpsc::Sender,
+};
 
 use control::{JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
@@ -18,7 +22,13 @@ use crate::{
 pub(super) struct Hosts {
     shared: Target,
     own: BTreeMap<RunId, Own>,
+    /// Places in [`SPARE_SLOTS`] that hold no host, the one that has rested longest first.
+    free: VecDeque<usize>,
 }
+
+/// How many slots rest. A guest may eject a slot once more after QEMU has said that its device is
+/// gone, and would take the next device with it.
+const RESTING: usize = 2;
 
 /// The host of one test.
 #[derive(Debug)]
@@ -35,7 +45,7 @@ fn name(run: RunId) -> String {
 
 impl Hosts {
     pub(super) fn new(shared: Target) -> Self {
-        Hosts { shared, own: BTreeMap::new() }
+        Hosts { shared, own: BTreeMap::new(), free: (0..SPARE_SLOTS.len()).collect() }
     }
 
     /// Gives a run the host it declared: nothing to do for the shared one.
@@ -49,8 +59,7 @@ impl Hosts {
         events: &Sender<VmEvent>,
     ) -> Result<(), String> {
         let ScsiHost::Own(shape) = host else { return Ok(()) };
-        let taken = |slot: &usize| self.own.values().any(|own| own.slot == *slot);
-        let slot = (0..SPARE_SLOTS.len()).find(|slot| !taken(slot));
+        let slot = self.free.pop_front();
         let slot = slot.ok_or("no PCI slot is free for the test's own host")?;
         let name = name(run);
         let identity = HostIdentity { number: run, queues: shape.queues.unwrap_or(1) };
@@ -64,7 +73,7 @@ impl Hosts {
 
     /// Whether a test with this host can start now.
     pub(super) fn has_room(&self, host: ScsiHost) -> bool {
-        host == ScsiHost::Shared || self.own.len() < SPARE_SLOTS.len()
+        host == ScsiHost::Shared || self.free.len() > RESTING
     }
 
     fn target(&mut self, run: RunId) -> (&mut Target, &'static str) {
@@ -140,7 +149,7 @@ impl Hosts {
         // A daemon that has died has no journal any more, and its death is the outcome already.
         let journals = if bad { target.journals(run).unwrap_or_default() } else { Vec::new() };
         target.release(run, bad);
-        self.own.remove(&run);
+        self.free.extend(self.own.remove(&run).map(|own| own.slot));
         journals
     }
 }

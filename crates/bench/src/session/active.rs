@@ -187,7 +187,11 @@ impl Active {
         let (causes, others): (Vec<&Splat>, Vec<&Splat>) =
             unexpected.iter().partition(|splat| self.is_likely_cause(splat));
         let splat = |splat: &Splat| Outcome::KernelSplat(splat.headline.clone());
-        let own = self.outcome.take_if(|outcome| outcome.is_bad());
+        // A task that an Oops has killed or left waiting is its consequence, and no news beside it.
+        let damage = causes.iter().any(|splat| splat.spoils_the_kernel());
+        let is_news =
+            |own: &Outcome| !(damage && matches!(own, Outcome::Fail(_) | Outcome::Hang(_)));
+        let own = self.outcome.take_if(|outcome| outcome.is_bad()).filter(is_news);
         let causes = causes.into_iter().map(splat);
         let mut bad = causes.chain(own).chain(others.into_iter().map(splat));
         if let Some(first) = bad.next() {
@@ -264,6 +268,7 @@ mod tests {
     }
 
     const WARNING: &[&str] = &["WARNING: x.c:1 at f+0x1/0x2, CPU#0: a/1", "---[ end trace 0 ]---"];
+    const UBSAN: &[&str] = &["UBSAN: array-index-out-of-bounds in x.c:1:2"];
     const BUG: &[&str] = &["BUG: sleeping function called from invalid context at x.c:1"];
 
     #[test]
@@ -285,7 +290,7 @@ mod tests {
     fn everything_that_went_wrong_is_kept() {
         let mut active = active();
         log(&mut active, WARNING);
-        log(&mut active, BUG);
+        log(&mut active, UBSAN);
         active.exited(Exit::Code(101), 1);
         assert_eq!(active.judge_splats().len(), 2);
         let record = active.into_record(Vec::new());
@@ -306,8 +311,8 @@ mod tests {
         active.judge_splats();
         let outcomes = std::iter::chain(active.outcome.iter(), &active.also);
         let reasons: Vec<_> = outcomes.map(Outcome::reason).collect();
-        assert!(reasons[0].starts_with("BUG: unable") && reasons[2].starts_with("INFO: task"));
-        assert_eq!(reasons[1], "late");
+        assert_eq!(reasons.len(), 2, "the hang is the consequence of the Oops: {reasons:?}");
+        assert!(reasons[0].starts_with("BUG: unable") && reasons[1].starts_with("INFO: task"));
     }
 
     #[test]

@@ -5,14 +5,11 @@
 
 use std::{env, fs};
 
-use guest_protocol::needs::Declaration;
+use guest_protocol::needs::{Declaration, MANIFEST_ENV};
 
 /// Every declaration of the test binary.
 #[linkme::distributed_slice]
 pub static DECLARATIONS: [fn() -> Declaration];
-
-/// Environment variable with the file the declarations go to.
-const MANIFEST_ENV: &str = "SENSECHECK_MANIFEST";
 
 /// Declares a test's class and needs; the first line of its body.
 ///

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use guest_protocol::needs::{Class, Declaration, Feature, Needs, ScsiHost, VmShape};
+use guest_protocol::needs::{Class, Declaration, Feature, MANIFEST_ENV, Needs, ScsiHost, VmShape};
 
 use crate::{
     kernel::Kernel,
@@ -19,9 +19,6 @@ const PLANTED: &str = "planted::";
 
 /// libtest's name of the test that writes the declarations.
 const MANIFEST: &str = "manifest";
-
-/// Environment variable with the file the declarations go to.
-const MANIFEST_ENV: &str = "SENSECHECK_MANIFEST";
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use std::{
     env,
     fs::{self, File},
     io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -29,7 +30,7 @@ impl RunDir {
     /// Makes a directory and removes those that dead runs left.
     pub fn new() -> io::Result<Self> {
         let base = base();
-        fs::create_dir_all(&base)?;
+        make_private(&base)?;
         sweep(&base);
         let path = tempfile::Builder::new().prefix("run-").tempdir_in(&base)?.keep();
         // Another run that sweeps at this moment must not find the lock before it is held.
@@ -68,8 +69,27 @@ impl Drop for RunDir {
 }
 
 fn base() -> PathBuf {
-    let parent = env::var_os("XDG_RUNTIME_DIR").map_or_else(env::temp_dir, PathBuf::from);
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+    let parent = runtime.unwrap_or_else(env::temp_dir);
     parent.join(format!("sensecheck-{}", getuid().as_raw()))
+}
+
+/// Makes a directory that is the user's alone. In a temporary directory its name is known to all:
+/// somebody else's, waiting there, is refused.
+fn make_private(base: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(base) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            return Err(io::Error::new(error.kind(), format!("{}: {error}", base.display())));
+        }
+    }
+    let found = fs::symlink_metadata(base)?;
+    if found.is_dir() && found.uid() == getuid().as_raw() {
+        return Ok(());
+    }
+    let reason = format!("{} belongs to somebody else; remove it", base.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 /// Removes directories whose lock nobody holds.
@@ -96,6 +116,19 @@ mod tests {
         assert_ne!(first, run_dir.machine());
         assert!(first.starts_with(run_dir.path()));
         assert!(run_dir.path().join("lock").exists());
+    }
+
+    #[test]
+    fn a_directory_is_private_and_a_file_in_its_place_is_refused() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let base = parent.path().join("base");
+        make_private(&base).expect("made");
+        make_private(&base).expect("found");
+        assert_eq!(fs::metadata(&base).expect("there").mode() & 0o777, 0o700);
+        let file = parent.path().join("file");
+        fs::write(&file, "").expect("written");
+        let refused = make_private(&file).expect_err("no directory");
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]

@@ -201,7 +201,6 @@ impl Session {
         let message = ToGuest::Run {
             run,
             test: test.name.clone(),
-            host: test.needs.host,
             env: vec![
                 ("PROPTEST_RNG_SEED".into(), self.settings.seed.to_string()),
                 ("PROPTEST_DISABLE_FAILURE_PERSISTENCE".into(), "1".into()),

@@ -7,13 +7,15 @@
 use control::{JournalPage, LunAddress, LunSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::needs::ScsiHost;
-
 /// Name of the virtio-serial port, under `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "sensecheck.agent";
 
 /// Environment variable with the path of the agent's socket, for test processes.
 pub const CALL_SOCKET_ENV: &str = "SENSECHECK_BENCH";
+
+/// Word of the kernel command line that is followed by names of modules, separated by commas, which
+/// the agent loads beside the standard ones.
+pub const LOAD_ARG: &str = "sensecheck.load=";
 
 /// First words of the marks the agent writes to `/dev/kmsg`, followed by the run's number.
 pub const MARK_BEGIN: &str = "sensecheck: begin";
@@ -33,8 +35,6 @@ pub enum ToGuest {
         run: RunId,
         /// libtest's full name of the test.
         test: String,
-        /// The SCSI host the test declared.
-        host: ScsiHost,
         /// Extra environment of the test process, for example `PROPTEST_RNG_SEED`.
         env: Vec<(String, String)>,
     },
@@ -137,7 +137,7 @@ pub struct Hello {
 pub struct KernelRecord {
     /// Sequence number.
     pub seq: u64,
-    /// Guest CLOCK_MONOTONIC in microseconds.
+    /// The guest's scheduler clock in microseconds, which stays close to its CLOCK_MONOTONIC.
     pub at_us: u64,
     /// Log level, 0 (emergency) to 7 (debug).
     pub level: u8,

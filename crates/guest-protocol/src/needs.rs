@@ -153,6 +153,10 @@ pub struct VmShape {
     pub reconnect: bool,
 }
 
+/// Environment variable with the file that the test binary's `manifest` test writes the declarations
+/// to, as a JSON list.
+pub const MANIFEST_ENV: &str = "SENSECHECK_MANIFEST";
+
 /// What one test function declares; rstest cases below it share the declaration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

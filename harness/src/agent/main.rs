@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 fn serve(link: &Link, runs: &Runs) {
     while let Some(message) = link.receive() {
         match message {
-            ToGuest::Run { run, test, host, env } => runs.start(run, test, host, env),
+            ToGuest::Run { run, test, env } => runs.start(run, test, env),
             ToGuest::Kill { run } => runs.kill(run),
             ToGuest::Blocked { run } => {
                 let text = stacks::of_group(runs.group_of(run));

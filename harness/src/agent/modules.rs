@@ -2,13 +2,11 @@
 
 use std::fs;
 
+use guest_protocol::message::LOAD_ARG;
 use harness::modules::Modules;
 
 /// What every test may rely on, if the kernel has it.
 const STANDARD: [&str; 4] = ["virtio_scsi", "sd_mod", "sg", "ublk_drv"];
-
-/// Names after this word on the kernel command line are loaded too, separated by commas.
-const LOAD: &str = "sensecheck.load=";
 
 /// Loads the modules. Returns the standard ones that neither the image nor the kernel has.
 pub(crate) fn load_standard() -> Result<Vec<String>, String> {
@@ -16,7 +14,7 @@ pub(crate) fn load_standard() -> Result<Vec<String>, String> {
     let (present, missing): (Vec<_>, Vec<_>) =
         STANDARD.into_iter().partition(|name| modules.has(name));
     let cmdline = fs::read_to_string("/proc/cmdline").map_err(|error| error.to_string())?;
-    let asked = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(LOAD));
+    let asked = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(LOAD_ARG));
     for name in present.into_iter().chain(asked.flat_map(|list| list.split(','))) {
         modules.load(name, "")?;
     }

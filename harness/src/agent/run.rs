@@ -21,7 +21,6 @@ use std::{
 use guest_protocol::{
     frame,
     message::{Answer, CALL_SOCKET_ENV, Call, Exit, FromGuest, RunId},
-    needs::ScsiHost,
 };
 use rustix::{
     net::{Shutdown, shutdown},
@@ -38,9 +37,6 @@ use crate::{
 
 /// The test binary of the image.
 const TESTS: &str = "/bin/guest-tests";
-
-/// Environment variable with the test's SCSI host as JSON.
-const HOST_ENV: &str = "SENSECHECK_HOST";
 
 /// The supervisor counts runs from 1.
 const BOOT: RunId = 0;
@@ -76,19 +72,13 @@ impl Runs {
     }
 
     /// Starts a run on a thread of its own; everything it does is reported over the link.
-    pub(crate) fn start(
-        &self,
-        run: RunId,
-        test: String,
-        host: ScsiHost,
-        env: Vec<(String, String)>,
-    ) {
+    pub(crate) fn start(&self, run: RunId, test: String, env: Vec<(String, String)>) {
         let shared = Arc::clone(&self.shared);
         thread::spawn(move || {
             shared.kmsg.begin(run, &test);
             clear_warn_once();
             let started_us = monotonic_us();
-            let exit = execute(&shared, run, &test, host, &env).unwrap_or_else(|error| {
+            let exit = execute(&shared, run, &test, &env).unwrap_or_else(|error| {
                 let text = format!("agent: cannot run {TESTS}: {error}\n");
                 shared.link.send(&FromGuest::Output { run, text });
                 Exit::Code(-1)
@@ -136,13 +126,11 @@ fn execute(
     shared: &Arc<Shared>,
     run: RunId,
     test: &str,
-    host: ScsiHost,
     env: &[(String, String)],
 ) -> io::Result<Exit> {
     let calls = CallServer::start(shared, run)?;
 
     let (mut output, writer) = io::pipe()?;
-    let host = serde_json::to_string(&host).map_err(io::Error::other)?;
     let mut command = Command::new(TESTS);
     command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
@@ -150,7 +138,6 @@ fn execute(
         .env("PATH", "/bin")
         .env("RUST_BACKTRACE", "0")
         .env(CALL_SOCKET_ENV, &calls.path)
-        .env(HOST_ENV, host)
         .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)

@@ -1,7 +1,6 @@
 //! The user's screen.
-#![expect(clippy::print_stdout, reason = "this is the place that prints")]
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use guest_protocol::{
     message::Hello,
@@ -15,6 +14,13 @@ use crate::{
     scheduler::Options,
     session::BootTimes,
 };
+
+/// Prints a line. Whoever reads may have gone, as in `vm-test | head`: the run goes on.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    }};
+}
 
 /// Prints a run as it happens.
 #[derive(Debug)]
@@ -43,12 +49,12 @@ impl Terminal {
 
     /// A remark that belongs to no test.
     pub fn note(&self, text: &str) {
-        println!("note: {text}");
+        say!("note: {text}");
     }
 
     /// A stage of the preparation and how long it took.
     pub fn stage(&self, name: &str, took: Duration, remark: &str) {
-        println!("{name:>8}  {:>7.3} s  {remark}", took.as_secs_f64());
+        say!("{name:>8}  {:>7.3} s  {remark}", took.as_secs_f64());
     }
 
     /// A machine is up.
@@ -69,9 +75,9 @@ impl Terminal {
     /// The tests with class and needs.
     pub fn list_tests(&self, tests: &[Test]) {
         for test in tests {
-            println!("{:<8}  {}{}", test.class.name(), test.name, needs(&test.needs));
+            say!("{:<8}  {}{}", test.class.name(), test.name, needs(&test.needs));
         }
-        println!("{} tests", tests.len());
+        say!("{} tests", tests.len());
     }
 
     /// One test is over.
@@ -83,7 +89,7 @@ impl Terminal {
             Verdict::Skipped => format!("  ({})", record.outcome.reason()),
             Verdict::Passed | Verdict::New | Verdict::Accident => String::new(),
         };
-        println!(
+        say!(
             "{}  {took:>7.3} s  {}{reason}",
             self.paint(&format!("{word:>12}"), color),
             record.name
@@ -109,23 +115,23 @@ impl Terminal {
     }
 
     fn details(&self, record: &TestRecord, options: &Options) {
-        println!("    {}: {}", record.outcome.name(), record.outcome.reason());
+        say!("    {}: {}", record.outcome.name(), record.outcome.reason());
         for other in &record.also {
-            println!("    also {}: {}", other.name(), other.reason());
+            say!("    also {}: {}", other.name(), other.reason());
         }
         self.block("output", &details::output(record));
         self.block("kernel log and target journal of this test", &details::timeline(record));
         self.block("stacks", &record.stacks);
         if !record.name.starts_with('(') {
-            println!("    again: {}", details::repro(record, options));
+            say!("    again: {}", details::repro(record, options));
         }
     }
 
     fn block(&self, title: &str, text: &str) {
         if !text.trim().is_empty() {
-            println!("    {title}:");
+            say!("    {title}:");
             for line in text.lines() {
-                println!("      {line}");
+                say!("      {line}");
             }
         }
     }
@@ -149,22 +155,15 @@ impl Terminal {
         let accidents = count(|v| matches!(v, Verdict::Accident));
         let passed = records.len() - failed - skipped - known - accidents;
         if let Some((process, overhead)) = medians(records) {
-            println!(
-                "per test (median): process {process:.1} ms, bench around it {overhead:.1} ms"
-            );
+            say!("per test (median): process {process:.1} ms, bench around it {overhead:.1} ms");
         }
-        println!("{known} known, {accidents} accidents, {:.1} s", took.as_secs_f64());
-        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        say!("{known} known, {accidents} accidents, {:.1} s", took.as_secs_f64());
+        say!("{passed} passed, {failed} failed, {skipped} skipped");
     }
 
     fn list<'a>(&self, title: &str, records: impl Iterator<Item = &'a TestRecord>) {
         for record in records {
-            println!(
-                "{title}: {}: {} {}",
-                record.name,
-                record.outcome.name(),
-                record.outcome.reason()
-            );
+            say!("{title}: {}: {} {}", record.name, record.outcome.name(), record.outcome.reason());
         }
     }
 }

@@ -215,6 +215,7 @@ impl Active {
     pub(super) fn hurry(&mut self, patience: Duration) {
         if let Phase::Running(deadline) = &mut self.phase {
             *deadline = (*deadline).min(Instant::now() + patience);
+            self.limit = self.limit.min(self.started.elapsed() + patience);
         }
     }
 

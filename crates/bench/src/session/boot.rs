@@ -157,6 +157,10 @@ fn await_hello(
             Ok(VmEvent::TargetExited(_, status)) => {
                 return failed(format!("the target daemon ended: {status}"));
             }
+            // A kernel that panics and stays says so on its console only.
+            Err(_) if panic_line(&vm.console()).is_some() => {
+                return failed("the guest panicked while it booted".into());
+            }
             Ok(VmEvent::LinkLost(_) | VmEvent::Guest(_) | VmEvent::DeviceDeleted(_)) | Err(_) => {}
         }
         if interrupt::pending() {

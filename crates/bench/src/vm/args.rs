@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use guest_protocol::{
-    message::PORT_NAME,
+    message::{LOAD_ARG, PORT_NAME},
     needs::{HostShape, VmShape},
 };
 use serde_json::{Map, Value};
@@ -145,7 +145,7 @@ impl VmConfig<'_> {
     fn kernel_command_line(&self) -> String {
         let mut words = vec![KERNEL_ARGS.to_owned()];
         for module in &self.shape.modules {
-            words.push(format!("sensecheck.load={}", module.name));
+            words.push(format!("{LOAD_ARG}{}", module.name));
             words.extend(
                 module.params.split_whitespace().map(|param| format!("{}.{param}", module.name)),
             );

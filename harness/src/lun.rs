@@ -78,6 +78,9 @@ impl Lun {
         let host = sysfs::scsi_host_below(Path::new(&lease.slot));
         let address = lease.address;
         let device = ScsiDevice { hctl: format!("{host}:0:{}:{}", address.target, address.lun) };
+        if lease.plugged {
+            sysfs::appear(&device.dir());
+        }
         // A test before this one may have left the guest without the unit.
         if lease.rescan || !device.dir().exists() {
             rescan(&device, host, &lease);

@@ -132,14 +132,19 @@ impl Session {
         }
         let limit = POWER_OFF_DEADLINE * self.accel.slowdown();
         let deadline = Instant::now() + limit;
+        let mut heard_all = false;
         while !interrupt::pending() {
             match self.events.recv_timeout(TICK) {
                 Ok(VmEvent::Guest(FromGuest::Kernel(record))) => self.log(record),
+                // The port usually closes before QEMU has ended.
+                Ok(VmEvent::LinkLost(_)) => heard_all = true,
                 Ok(VmEvent::TargetExited(host, status)) if host == SHARED && !status.success() => {
                     return Some(Outcome::TargetDied(status));
                 }
                 Ok(VmEvent::Exited(status)) => {
-                    self.hear_last_words();
+                    if !heard_all {
+                        self.hear_last_words();
+                    }
                     let death = self.death(&format!("QEMU ended: {status}"));
                     let in_order = status.success() && matches!(death, Outcome::VmDied(_));
                     return (!in_order).then_some(death);

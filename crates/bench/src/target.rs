@@ -155,8 +155,14 @@ impl Target {
         &self.socket
     }
 
-    /// Gives a unit to a run, as new. `slot` is passed on for the guest to find the host.
-    pub fn lease(&mut self, run: RunId, spec: LunSpec, slot: &str) -> Result<Lease, TargetError> {
+    /// Gives a unit to a run, as new. `slot` and `plugged` are passed on for the guest to find it.
+    pub fn lease(
+        &mut self,
+        run: RunId,
+        spec: LunSpec,
+        slot: &str,
+        plugged: bool,
+    ) -> Result<Lease, TargetError> {
         let spec = self.localize(spec);
         let free = || self.pool.iter().filter(|(_, unit)| unit.lessee.is_none());
         let fits = free().find(|(_, unit)| unit.is_seen_as(&spec));
@@ -166,7 +172,7 @@ impl Target {
         let rescan = !unit.is_seen_as(&spec);
         self.control.reset_lun(address, spec.clone())?;
         self.pool.insert(address, Unit { seen: Some(spec), lessee: Some(run) });
-        Ok(Lease { address, slot: slot.to_owned(), rescan })
+        Ok(Lease { address, slot: slot.to_owned(), rescan, plugged })
     }
 
     /// Journals of the units a run holds.

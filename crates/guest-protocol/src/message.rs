@@ -235,4 +235,7 @@ pub struct Lease {
     pub slot: String,
     /// Whether the guest saw another device type or capacity before and must rescan the unit.
     pub rescan: bool,
+    /// Whether the host was plugged for this test, so that its first scan may still be on its way; the
+    /// first scan of the shared host is over before any test starts.
+    pub plugged: bool,
 }

@@ -89,8 +89,9 @@ impl Hosts {
     }
 
     pub(super) fn lease(&mut self, run: RunId, spec: LunSpec) -> Result<Lease, TargetError> {
+        let plugged = self.own.contains_key(&run);
         let (target, slot) = self.target(run);
-        target.lease(run, spec, slot)
+        target.lease(run, spec, slot, plugged)
     }
 
     pub(super) fn journal(

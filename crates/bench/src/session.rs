@@ -359,6 +359,9 @@ impl Session {
     fn log(&mut self, record: KernelRecord) {
         let expected = self.next_record.replace(record.seq.saturating_add(1)).unwrap_or(record.seq);
         if let lost @ 1.. = record.seq.saturating_sub(expected) {
+            for active in self.active.values_mut().filter(|active| active.in_log) {
+                active.records_lost += lost;
+            }
             let text = format!("({lost} kernel records were lost here)");
             self.file_record(KernelRecord { text, ..record.clone() });
         }

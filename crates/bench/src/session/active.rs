@@ -60,6 +60,8 @@ pub(super) struct Active {
     started: Instant,
     output: String,
     pub(super) kernel: Vec<KernelRecord>,
+    /// Kernel records that were overwritten before the agent read them.
+    pub(super) records_lost: u64,
     /// Whether the kernel log is between its marks.
     pub(super) in_log: bool,
     /// Whether a splat came while other tests ran too.
@@ -91,6 +93,7 @@ impl Active {
             started,
             output: String::new(),
             kernel: Vec::new(),
+            records_lost: 0,
             // The probe of a host of its own begins before the test's mark, and is the test's doing.
             in_log: test.needs.host != ScsiHost::Shared,
             contested: false,
@@ -198,6 +201,13 @@ impl Active {
             self.outcome = Some(first);
             self.also = bad.collect();
         }
+        if self.records_lost > 0 && !self.is_bad() {
+            let reason = format!(
+                "{} kernel records were lost, and maybe a splat with them",
+                self.records_lost
+            );
+            self.outcome = Some(Outcome::BenchError(reason));
+        }
         unexpected
     }
 
@@ -285,6 +295,16 @@ mod tests {
         assert_eq!(active.outcome, Some(Outcome::Pass));
         assert!(active.output.starts_with("the beginning\n"));
         assert!(active.output.contains(OUTPUT_CUT));
+    }
+
+    #[test]
+    fn a_log_with_a_gap_is_no_pass() {
+        let mut active = active();
+        active.printed(ONE_PASSED);
+        active.exited(Exit::Code(EXIT_PASS), 1);
+        active.records_lost = 3;
+        active.judge_splats();
+        assert_eq!(active.outcome.as_ref().map(Outcome::name), Some("bench-error"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 use control::{JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
     frame,
-    message::{Answer, CALL_SOCKET_ENV, Call, EXIT_SKIP, Lease, TargetSignal},
+    message::{Answer, CALL_SOCKET_ENV, Call, EXIT_SKIP, HostPlace, Lease, TargetSignal},
 };
 
 static STREAM: OnceLock<Mutex<UnixStream>> = OnceLock::new();
@@ -49,12 +49,12 @@ pub fn lease(spec: LunSpec) -> Lease {
     }
 }
 
-/// sysfs directory of the PCI slot that holds the test's SCSI host.
+/// Where the test's SCSI host is.
 #[track_caller]
-pub fn slot() -> String {
-    match call(Call::Slot) {
-        Ok(Answer::Slot(slot)) => slot,
-        other => panic!("the bench named no slot: {other:?}"),
+pub fn host() -> HostPlace {
+    match call(Call::Host) {
+        Ok(Answer::Host(place)) => place,
+        other => panic!("the bench named no host: {other:?}"),
     }
 }
 

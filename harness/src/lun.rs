@@ -74,13 +74,10 @@ impl Lun {
     #[track_caller]
     pub fn with(spec: LunSpec) -> Self {
         let is_disk = spec.device_type == DeviceType::Disk;
+        let host = scanned_host();
         let lease = bench::lease(spec);
-        let host = sysfs::scsi_host_below(Path::new(&lease.slot));
         let address = lease.address;
         let device = ScsiDevice { hctl: format!("{host}:0:{}:{}", address.target, address.lun) };
-        if lease.plugged {
-            sysfs::appear(&device.dir());
-        }
         // A test before this one may have left the guest without the unit.
         if lease.rescan || !device.dir().exists() {
             rescan(&device, host, &lease);
@@ -104,17 +101,40 @@ impl Lun {
     }
 }
 
+/// Number of the test's SCSI host. Its first scan is over when this returns, so that no command of the
+/// scan reaches a unit the test has leased.
+#[track_caller]
+fn scanned_host() -> u32 {
+    let place = bench::host();
+    let host = sysfs::scsi_host_below(Path::new(&place.slot));
+    if place.plugged {
+        // The first unit appears while the scan goes on; asking for it again waits for the scan's lock
+        // and sends nothing (drivers/scsi/scsi_scan.c:scsi_scan_host_selected, scsi_probe_and_add_lun).
+        sysfs::appear(&ScsiDevice { hctl: format!("{host}:0:0:0") }.dir());
+        scan(host, 0, 0);
+    }
+    host
+}
+
+/// Scans one unit, behind whatever scan is under way.
+#[track_caller]
+fn scan(host: u32, target: u8, lun: u16) {
+    let path = Path::new("/sys/class/scsi_host").join(format!("host{host}/scan"));
+    write(&path, &format!("0 {target} {lun}"));
+}
+
+#[track_caller]
+fn write(path: &Path, value: &str) {
+    fs::write(path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
 /// Lets the guest forget what it knows of a unit and look again.
 #[track_caller]
 fn rescan(device: &ScsiDevice, host: u32, lease: &Lease) {
-    let write = |path: PathBuf, value: &str| {
-        fs::write(&path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    };
     if device.dir().exists() {
-        write(device.dir().join("delete"), "1");
+        write(&device.dir().join("delete"), "1");
         sysfs::vanish(&device.dir());
     }
-    let scan = Path::new("/sys/class/scsi_host").join(format!("host{host}/scan"));
-    write(scan, &format!("0 {} {}", lease.address.target, lease.address.lun));
+    scan(host, lease.address.target, lease.address.lun);
     sysfs::appear(&device.dir());
 }

@@ -408,7 +408,7 @@ impl Session {
                 });
                 lease.map(Answer::Lun).map_err(|error| error.to_string())
             }
-            Call::Slot => Ok(Answer::Slot(self.hosts.slot(run).to_owned())),
+            Call::Host => Ok(Answer::Host(self.hosts.place(run))),
             Call::Journal { address } => self.hosts.journal(run, address).map(Answer::Journal),
             Call::Target { signal } => self.hosts.signal(run, signal).map(|()| Answer::Done),
             Call::ExpectSplat { pattern } => {

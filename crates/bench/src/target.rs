@@ -155,14 +155,8 @@ impl Target {
         &self.socket
     }
 
-    /// Gives a unit to a run, as new. `slot` and `plugged` are passed on for the guest to find it.
-    pub fn lease(
-        &mut self,
-        run: RunId,
-        spec: LunSpec,
-        slot: &str,
-        plugged: bool,
-    ) -> Result<Lease, TargetError> {
+    /// Gives a unit to a run, as new.
+    pub fn lease(&mut self, run: RunId, spec: LunSpec) -> Result<Lease, TargetError> {
         let spec = self.localize(spec);
         let free = || self.pool.iter().filter(|(_, unit)| unit.lessee.is_none());
         let fits = free().find(|(_, unit)| unit.is_seen_as(&spec));
@@ -172,7 +166,7 @@ impl Target {
         let rescan = !unit.is_seen_as(&spec);
         self.control.reset_lun(address, spec.clone())?;
         self.pool.insert(address, Unit { seen: Some(spec), lessee: Some(run) });
-        Ok(Lease { address, slot: slot.to_owned(), rescan, plugged })
+        Ok(Lease { address, rescan })
     }
 
     /// Journals of the units a run holds.

@@ -171,8 +171,8 @@ pub enum Call {
         /// What it is to be.
         spec: LunSpec,
     },
-    /// Where the test's SCSI host is. Answered with [`Answer::Slot`].
-    Slot,
+    /// Where the test's SCSI host is. Answered with [`Answer::Host`].
+    Host,
     /// The journal of a leased unit. Answered with [`Answer::Journal`].
     Journal {
         /// Which unit.
@@ -216,12 +216,24 @@ pub enum TargetSignal {
 pub enum Answer {
     /// To [`Call::Lun`].
     Lun(Lease),
-    /// To [`Call::Slot`]: the sysfs directory of the PCI slot, as in [`Lease::slot`].
-    Slot(String),
+    /// To [`Call::Host`].
+    Host(HostPlace),
     /// To [`Call::Journal`].
     Journal(JournalPage),
     /// To a call whose success has nothing to tell.
     Done,
+}
+
+/// The SCSI host of a test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HostPlace {
+    /// The sysfs directory of the PCI slot that holds its HBA, for example
+    /// `/sys/devices/pci0000:00/0000:00:03.0`; the `hostN` directory is somewhere below.
+    pub slot: String,
+    /// Whether the host was plugged for this test, so that its first scan may still be on its way; the
+    /// first scan of the shared host is over before any test starts.
+    pub plugged: bool,
 }
 
 /// A logical unit that belongs to one test until it ends.
@@ -230,12 +242,6 @@ pub enum Answer {
 pub struct Lease {
     /// Target and LUN on its host.
     pub address: LunAddress,
-    /// The sysfs directory of the PCI slot that holds the host's HBA, for example
-    /// `/sys/devices/pci0000:00/0000:00:03.0`; the `hostN` directory is somewhere below.
-    pub slot: String,
     /// Whether the guest saw another device type or capacity before and must rescan the unit.
     pub rescan: bool,
-    /// Whether the host was plugged for this test, so that its first scan may still be on its way; the
-    /// first scan of the shared host is over before any test starts.
-    pub plugged: bool,
 }

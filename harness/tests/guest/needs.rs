@@ -19,7 +19,7 @@ const fn own_host(shape: HostShape) -> Needs {
 
 /// An attribute of the test's SCSI host.
 fn host_attribute(name: &str) -> String {
-    let host = sysfs::scsi_host_below(Path::new(&bench::slot()));
+    let host = sysfs::scsi_host_below(Path::new(&bench::host().slot));
     let path = format!("/sys/class/scsi_host/host{host}/{name}");
     sysfs::attribute(Path::new(&path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

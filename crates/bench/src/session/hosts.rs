@@ -8,7 +8,7 @@ use std::{
 
 use control::{JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
-    message::{Lease, RunId, TargetSignal},
+    message::{HostPlace, Lease, RunId, TargetSignal},
     needs::ScsiHost,
 };
 
@@ -83,15 +83,14 @@ impl Hosts {
         }
     }
 
-    /// The sysfs directory of the slot a run's host is in.
-    pub(super) fn slot(&mut self, run: RunId) -> &'static str {
-        self.target(run).1
+    /// Where a run's host is.
+    pub(super) fn place(&mut self, run: RunId) -> HostPlace {
+        let plugged = self.own.contains_key(&run);
+        HostPlace { slot: self.target(run).1.to_owned(), plugged }
     }
 
     pub(super) fn lease(&mut self, run: RunId, spec: LunSpec) -> Result<Lease, TargetError> {
-        let plugged = self.own.contains_key(&run);
-        let (target, slot) = self.target(run);
-        target.lease(run, spec, slot, plugged)
+        self.target(run).0.lease(run, spec)
     }
 
     pub(super) fn journal(

@@ -25,10 +25,10 @@ const HEADLINES: [(&str, Trust); 21] = [
     ("WARNING: Nested lock was not taken", Trust::Lost),
     ("WARNING: ", Trust::Keeps),
     ("UBSAN: ", Trust::Keeps),
-    ("BUG: ", Trust::Lost),
-    ("kernel BUG at ", Trust::Lost),
-    ("Oops: ", Trust::Lost),
-    ("general protection fault", Trust::Lost),
+    ("BUG: ", Trust::Damaged),
+    ("kernel BUG at ", Trust::Damaged),
+    ("Oops: ", Trust::Damaged),
+    ("general protection fault", Trust::Damaged),
     ("Kernel panic - not syncing", Trust::Lost),
     ("INFO: task ", Trust::Lost),
     ("INFO: rcu", Trust::Lost),
@@ -45,11 +45,23 @@ const SUBSYSTEMS: [&str; 3] = ["rcu: ", "watchdog: ", "workqueue: "];
 enum Trust {
     Keeps,
     Lost,
+    /// Lost, and a task with it: the test that caused it may never end.
+    Damaged,
+}
+
+/// What a headline says of the kernel, without a subsystem before it.
+fn trust_of(headline: &str) -> Option<Trust> {
+    HEADLINES.iter().find(|(start, _)| headline.starts_with(start)).map(|(_, trust)| *trust)
 }
 
 fn trust_after(line: &str) -> Option<Trust> {
     let line = SUBSYSTEMS.iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(line);
-    HEADLINES.iter().find(|(start, _)| line.starts_with(start)).map(|(_, trust)| *trust)
+    trust_of(line)
+}
+
+/// Whether a line is a headline after which no further test should run on the kernel.
+fn is_spoiling(line: &str) -> bool {
+    matches!(trust_after(line), Some(Trust::Lost | Trust::Damaged))
 }
 
 /// Whether a record is the headline of a splat. What a process wrote to the log is none, whatever it
@@ -60,7 +72,7 @@ pub fn announces_splat(record: &KernelRecord) -> bool {
 
 /// Whether a record says that the kernel may be damaged.
 pub fn spoils_the_kernel(record: &KernelRecord) -> bool {
-    record.facility == 0 && trust_after(&record.text) == Some(Trust::Lost)
+    record.facility == 0 && is_spoiling(&record.text)
 }
 
 impl Splat {
@@ -79,14 +91,14 @@ impl Splat {
     /// Whether the kernel may be damaged (dead tasks, held locks, lockdep off), so that no further
     /// test should run on it.
     pub fn spoils_the_kernel(&self) -> bool {
-        self.lines.iter().any(|line| trust_after(line) == Some(Trust::Lost))
+        self.lines.iter().any(|line| is_spoiling(line))
     }
 }
 
-/// Whether a record announces damage after which a test may never end.
+/// Whether a record announces damage after which a test may never end. A watchdog's remark that a CPU
+/// is stuck is none: it names its subsystem first.
 pub fn announces_damage(record: &KernelRecord) -> bool {
-    let damage = ["BUG: ", "Oops: ", "kernel BUG at ", "general protection fault"];
-    record.facility == 0 && damage.iter().any(|words| record.text.starts_with(words))
+    record.facility == 0 && trust_of(&record.text) == Some(Trust::Damaged)
 }
 
 /// Finds the splats in a log. What a WARN says of itself may come between its ruler and its headline,

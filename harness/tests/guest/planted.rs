@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fs, path::Path, time::Duration};
 
-use bsg::{Access, BsgIoctl, Passthrough, Request};
+use bsg::{Access, BsgIoctl, Completion, Passthrough, Request};
 use guest_protocol::message::TargetSignal;
 use harness::{Feature, HostShape, Lun, Needs, ScsiHost, bench, declare, sysfs, wait};
 
@@ -15,6 +15,14 @@ const WARNS: Needs = Needs {
     host: ScsiHost::Own(HostShape { max_sectors: Some(1), ..HostShape::DEFAULT }),
     ..Needs::DEFAULT
 };
+
+fn open(lun: &Lun) -> BsgIoctl {
+    BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens")
+}
+
+fn test_unit_ready(bsg: &mut BsgIoctl) -> Completion {
+    bsg.execute(Request::new(&[0; 6])).expect("executed")
+}
 
 fn sysrq(key: &str) {
     fs::write("/proc/sysrq-trigger", key).expect("root may use sysrq");
@@ -30,8 +38,8 @@ fn passes() {
 fn passes_on_its_own_host() {
     declare!(Contract, OWN_HOST);
     let lun = Lun::fresh();
-    let mut bsg = BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens");
-    let done = bsg.execute(Request::new(&[0; 6])).expect("executed");
+    let mut bsg = open(&lun);
+    let done = test_unit_ready(&mut bsg);
     assert_eq!(done.device_status, 0);
     // Not one command of the scan that found the unit.
     let journal = lun.journal();
@@ -59,8 +67,8 @@ fn skips_on_an_old_kernel() {
 fn fails() {
     declare!(Contract);
     let lun = Lun::fresh();
-    let mut bsg = BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens");
-    bsg.execute(Request::new(&[0; 6])).expect("executed");
+    let mut bsg = open(&lun);
+    test_unit_ready(&mut bsg);
     assert_eq!(1, 2, "planted failure");
 }
 
@@ -119,18 +127,18 @@ fn waits_for_ever() {
 fn hangs_in_the_kernel() {
     declare!(Contract, Needs { deadline_s: Some(1), ..OWN_HOST });
     let lun = Lun::fresh();
-    let mut bsg = BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens");
+    let mut bsg = open(&lun);
     bench::signal_target(TargetSignal::Stop);
-    bsg.execute(Request::new(&[0; 6])).expect("executed");
+    test_unit_ready(&mut bsg);
 }
 
 #[test]
 fn loses_its_target() {
     declare!(Contract, Needs { deadline_s: Some(10), ..OWN_HOST });
     let lun = Lun::fresh();
-    let mut bsg = BsgIoctl::open(lun.device().bsg(), Access::ReadWrite).expect("node opens");
+    let mut bsg = open(&lun);
     bench::signal_target(TargetSignal::Kill);
-    bsg.execute(Request::new(&[0; 6])).expect("executed");
+    test_unit_ready(&mut bsg);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bench::{child::Child, interrupt};
+use host::{child::Child, interrupt};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How often a running program is interrupted by a look at the signals.

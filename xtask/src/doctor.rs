@@ -4,11 +4,10 @@
 use std::path::PathBuf;
 
 use bench::{
-    accel, apt,
-    cache::Cache,
-    doctor, exit,
+    accel, doctor, exit,
     qemu::{self, Lookup},
 };
+use host::{apt, cache::Cache};
 
 /// Tells what this machine has and lacks for a run.
 #[derive(Debug, clap::Args)]

@@ -33,14 +33,12 @@ enum Task {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code =
-        bench::interrupt::install().context("cannot handle signals").and_then(|()| {
-            match cli.task {
-                Task::Test(args) => test::run(&args),
-                Task::Ci(args) => Ok(ci::run(&args)),
-                Task::Doctor(args) => doctor::run(&args),
-                Task::VmTest(args) => vm_test::run(&args),
-                Task::SelfTest(args) => self_test::run(&args),
-            }
+        host::interrupt::install().context("cannot handle signals").and_then(|()| match cli.task {
+            Task::Test(args) => test::run(&args),
+            Task::Ci(args) => Ok(ci::run(&args)),
+            Task::Doctor(args) => doctor::run(&args),
+            Task::VmTest(args) => vm_test::run(&args),
+            Task::SelfTest(args) => self_test::run(&args),
         });
     match code {
         Ok(code) => ExitCode::from(code),

@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use bench::{
-    exit, interrupt,
+use bench::exit;
+use clap::Parser;
+use host::{
+    interrupt,
     progress::Progress,
     tools::{self, Installer},
 };
-use clap::Parser;
 
 use crate::{
     command::{cargo, run as run_command},

@@ -4,12 +4,13 @@ use std::{path::PathBuf, time::Duration};
 
 use bench::{
     accel::Wish,
-    apt, exit,
+    exit,
     scheduler::Options,
     vm::Accel,
     vm_test::{self, Request},
 };
 use clap::ValueEnum;
+use host::apt;
 
 const EXIT_CODES: &str = "\
 Exit codes, the gravest outcome deciding:
@@ -166,7 +167,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         expect_tests: args.expect_tests,
     };
     match vm_test::run(&request) {
-        Err(_) if bench::interrupt::pending() => Ok(exit::INTERRUPTED),
+        Err(_) if host::interrupt::pending() => Ok(exit::INTERRUPTED),
         result => Ok(result?),
     }
 }

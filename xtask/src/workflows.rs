@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bench::{
+use host::{
     cache::Cache,
     progress::Progress,
     tools::{self, Installer},

@@ -8,10 +8,10 @@ use std::{fs, path::Path, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cache::Cache,
     qemu::{Qemu, dotted},
     vm::Accel,
 };
+use host::cache::Cache;
 
 /// How long a guest under working KVM may take to say hello; it takes one or two seconds.
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(10);

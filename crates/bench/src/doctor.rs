@@ -4,14 +4,16 @@ use std::{fmt, fmt::Write as _, fs, path::Path, process::Command};
 
 use crate::{
     accel::Verdict,
-    apt::{self, Apt, os_release_value},
-    cache::{self, Cache},
-    kernel::{debian, manifest},
-    progress::Bytes,
     qemu::{self, Lookup, Qemu, fetch},
-    tools,
     vm::Accel,
 };
+use host::{
+    apt::{self, Apt, os_release_value},
+    cache::{self, Cache},
+    progress::Bytes,
+    tools,
+};
+use kernel::{debian, manifest};
 
 /// Kernel, newer QEMU, images, and the room to unpack them.
 const DISK: u64 = 1_500_000_000;

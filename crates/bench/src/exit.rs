@@ -23,5 +23,5 @@ pub const VM_DIED: u8 = 16;
 pub const BOOT_TIMEOUT: u8 = 17;
 /// No test ran: all were skipped, or the filter matched none.
 pub const NOTHING_RAN: u8 = 18;
-/// Interrupted by SIGINT or SIGTERM, as a shell reports SIGINT.
-pub const INTERRUPTED: u8 = 130;
+/// Interrupted by SIGINT or SIGTERM.
+pub const INTERRUPTED: u8 = host::interrupt::EXIT_CODE;

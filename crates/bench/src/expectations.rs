@@ -5,10 +5,8 @@ use std::{fs, iter, path::Path};
 use guest_protocol::needs::Class;
 use serde::Deserialize;
 
-use crate::{
-    kernel::{Kernel, manifest::Version},
-    outcome::{Outcome, TestRecord, Verdict},
-};
+use crate::outcome::{Outcome, TestRecord, Verdict};
+use kernel::{Kernel, manifest::Version};
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]

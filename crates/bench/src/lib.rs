@@ -1,24 +1,18 @@
-//! The supervisor: kernels, images, virtual machines, scheduler, expectations, reports.
+//! The supervisor: images, virtual machines, scheduler, expectations, reports.
 //!
 //! It must not know the SCSI device server, only the daemon's control socket; nor libtest beyond the
-//! lines it prints; nor a command line.
+//! lines it prints; nor how a kernel was made; nor a command line.
 
 #![deny(unsafe_code)]
 
 pub mod accel;
-pub mod apt;
-pub mod cache;
 pub mod cargo;
-pub mod child;
 pub mod doctor;
 pub mod exit;
 pub mod expectations;
 pub mod image;
-pub mod interrupt;
-pub mod kernel;
 pub mod outcome;
 pub mod plan;
-pub mod progress;
 pub mod qemu;
 pub mod report;
 pub mod run_dir;
@@ -27,6 +21,5 @@ pub mod self_test;
 pub mod session;
 pub mod splat;
 pub mod target;
-pub mod tools;
 pub mod vm;
 pub mod vm_test;

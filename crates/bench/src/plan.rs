@@ -9,10 +9,10 @@ use std::{
 use guest_protocol::needs::{Class, Declaration, Feature, MANIFEST_ENV, Needs, ScsiHost, VmShape};
 
 use crate::{
-    kernel::Kernel,
     outcome::{TestRecord, Verdict},
     qemu::Qemu,
 };
+use kernel::Kernel;
 
 /// Tests below this module are planted defects for the bench's test of itself.
 const PLANTED: &str = "planted::";

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use host::{
     apt,
     cache::{self, Cache},
     progress::Progress,

@@ -12,8 +12,6 @@ use guest_protocol::needs::Class;
 use crate::{
     cargo::Binaries,
     expectations::Expectations,
-    interrupt,
-    kernel::Kernel,
     outcome::{Outcome, TestRecord, Verdict},
     plan::{self, Group, Test},
     qemu::Qemu,
@@ -22,6 +20,8 @@ use crate::{
     session::{BootError, BootTimes, Rest, Session, Settings, Stray, Suspects},
     vm::{Accel, VmConfig},
 };
+use host::interrupt;
+use kernel::Kernel;
 
 /// With `--until-fail`, how many rounds run on one set of machines before the next look.
 const ROUNDS_BETWEEN_LOOKS: usize = 10;

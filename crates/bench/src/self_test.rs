@@ -23,7 +23,8 @@ use self::{
     checks::{CHECKS, Check, Place, Whom},
     processes::Processes,
 };
-use crate::{cache::Cache, child::Child, exit, interrupt};
+use crate::exit;
+use host::{cache::Cache, child::Child, interrupt};
 
 /// Long beside any single check, under emulation on a busy host.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -44,7 +45,7 @@ pub enum Error {
     },
     /// The cache.
     #[error(transparent)]
-    Cache(#[from] crate::cache::Error),
+    Cache(#[from] host::cache::Error),
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {

@@ -29,12 +29,12 @@ pub use self::{
     rest::{Rest, Stray, Suspects},
 };
 use crate::{
-    interrupt,
     outcome::{Outcome, TestRecord},
     plan::Test,
     splat,
     vm::{Accel, Vm, VmEvent},
 };
+use host::interrupt;
 
 /// Name of the host every test shares.
 const SHARED: &str = "shared";

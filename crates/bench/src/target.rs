@@ -14,7 +14,8 @@ use control::{Client, ClientError, JournalPage, LunAddress, LunSpec, Medium};
 use guest_protocol::message::{Lease, RunId, TargetSignal};
 use rustix::process::Signal;
 
-use crate::{child::Child, vm::VmEvent};
+use crate::vm::VmEvent;
+use host::child::Child;
 
 /// How long the daemon may take to listen, and to answer its control socket.
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -10,16 +10,11 @@ use guest_protocol::needs::VmShape;
 
 use crate::{
     accel::{self, PROBE_DEADLINE, Probe, Verdict, Wish},
-    apt,
-    cache::{self, Cache},
     cargo::{self, Binaries, BuildError},
     exit,
     expectations::{Expectations, ExpectationsError},
-    image,
-    kernel::{self, Kernel, debian, manifest::Manifest},
-    outcome,
+    image, outcome,
     plan::{self, Catalog, PlanError, Test},
-    progress::Progress,
     qemu::{self, Qemu, fetch},
     report::{self, Terminal},
     run_dir::RunDir,
@@ -27,6 +22,12 @@ use crate::{
     session::{BootError, Session, Settings},
     vm::{Accel, VmConfig},
 };
+use host::{
+    apt,
+    cache::{self, Cache},
+    progress::Progress,
+};
+use kernel::{Kernel, debian, manifest::Manifest};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]

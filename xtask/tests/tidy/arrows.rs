@@ -25,6 +25,11 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         "tests expect literals of the standards, not what our own tables say",
     ),
     (
+        &["kernel", "host"],
+        &["bench", "guest-protocol", "control"],
+        "a kernel is fetched, built and read without a machine to boot it in",
+    ),
+    (
         &["scsi", "device-server"],
         &["control", "vhost-user-scsi"],
         "the standards and the device server know no transport",

@@ -11,7 +11,7 @@ use crate::{
 /// The files that contain `unsafe`. A new one is a decision: `SAFETY` comments are easier to believe
 /// the fewer there are.
 const UNSAFE: &[&str] = &[
-    "crates/bench/src/child.rs",
+    "crates/host/src/child.rs",
     "crates/bsg/src/ioctl.rs",
     "crates/device-server/src/medium/vectored.rs",
     "crates/ublk/src/command.rs",

@@ -20,12 +20,12 @@ use sha2::{Digest, Sha256};
 
 use self::archive::Archive;
 pub use self::modules::Missing;
-use crate::{
+use host::{
     apt,
     cache::{self, Cache, at},
-    kernel::Kernel,
     progress::Progress,
 };
+use kernel::Kernel;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,8 @@ use object::{Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::{cache::at, kernel::compression::Format};
+use host::cache::at;
+use kernel::compression::Format;
 
 /// A module of the image, decompressed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Error, FIRMWARE, PACKAGES, PROGRAM, Qemu, version_of};
-use crate::{
+use host::{
     apt::{self, Apt, Package, Pin, Suite, Validity},
     cache::{self, Cache, at},
     progress::Progress,

@@ -15,10 +15,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{SHARED, Session, TICK, hosts::Hosts};
 use crate::{
-    interrupt,
     target::{HostIdentity, PoolSize, Target, TargetError},
     vm::{Vm, VmConfig, VmError, VmEvent},
 };
+use host::interrupt;
 
 /// What a session needs beside the machine's own configuration.
 #[derive(Debug)]

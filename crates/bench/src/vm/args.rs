@@ -8,7 +8,8 @@ use guest_protocol::{
 };
 use serde_json::{Map, Value};
 
-use crate::{kernel::Kernel, qemu::Qemu};
+use crate::qemu::Qemu;
+use kernel::Kernel;
 
 /// Name of the serial console's log in the directory of the machine.
 pub(super) const CONSOLE_LOG: &str = "console.log";

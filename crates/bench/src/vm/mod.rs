@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 pub use args::{Accel, SHARED_SLOT, SPARE_SLOTS, Slot, VmConfig};
 pub use qmp::QmpError;
 
-use crate::child::Child;
+use host::child::Child;
 
 /// QEMU connects its sockets before it starts the guest; this is for a machine under heavy load.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(20);

@@ -7,8 +7,8 @@
 //! Nothing here installs anything: a package is downloaded, checked and unpacked.
 
 mod error;
-#[cfg(test)]
-pub(crate) mod fake;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fake;
 mod host;
 
 use std::{
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::error::Error;
-pub(crate) use self::host::os_release_value;
+pub use self::host::os_release_value;
 use crate::{
     cache::{Cache, at},
     progress::Progress,
@@ -346,7 +346,7 @@ impl Suite {
     }
 
     /// The error for a package the index does not have.
-    pub(crate) fn no_such_package(&self, what: impl Into<String>) -> Error {
+    pub fn no_such_package(&self, what: impl Into<String>) -> Error {
         Error::NoSuchPackage {
             mirror: self.mirror.clone(),
             suite: self.suite.clone(),
@@ -431,7 +431,7 @@ impl Suite {
 }
 
 /// How long an index, and what was chosen from it, counts as the newest.
-pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// An index read a moment ago, by this very run, need not be read again.
 const MOMENT: Duration = Duration::from_secs(60);
 /// How often a running apt is looked at.
@@ -503,7 +503,7 @@ pub fn sha256_of(path: &Path) -> Result<String, Error> {
 }
 
 /// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

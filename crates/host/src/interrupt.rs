@@ -13,17 +13,16 @@ use signal_hook::{
     flag,
 };
 
+/// How a process ends that SIGINT has ended, as a shell says it.
+pub const EXIT_CODE: u8 = 130;
+
 static PENDING: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Takes over the signals. A second one ends the process at once; its children go with it.
 pub fn install() -> io::Result<()> {
     let pending = Arc::clone(PENDING.get_or_init(Arc::default));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register_conditional_shutdown(
-            signal,
-            i32::from(crate::exit::INTERRUPTED),
-            Arc::clone(&pending),
-        )?;
+        flag::register_conditional_shutdown(signal, i32::from(EXIT_CODE), Arc::clone(&pending))?;
         flag::register(signal, Arc::clone(&pending))?;
     }
     // A limit on the size of files is an error of the write, like a full disk, and no reason to die.

@@ -4,9 +4,12 @@ use std::io::Read;
 
 /// A way to compress, recognised by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub enum Format {
+    /// Zstandard, RFC 8878.
     Zstd,
+    /// The xz container of LZMA2.
     Xz,
+    /// RFC 1952.
     Gzip,
     /// With lz4's legacy frames, as the kernel's build writes them.
     Lz4,
@@ -17,7 +20,7 @@ const ZSTD_WINDOW: u64 = 128 << 20;
 
 impl Format {
     /// The format of `data`, or the name of one that cannot be undone here.
-    pub(crate) fn of(data: &[u8]) -> Result<Format, &'static str> {
+    pub fn of(data: &[u8]) -> Result<Format, &'static str> {
         match data {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Format::Zstd),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Ok(Format::Xz),
@@ -31,7 +34,7 @@ impl Format {
     }
 
     /// Appends what `data` decompresses to.
-    pub(crate) fn undo(self, data: &[u8], into: &mut Vec<u8>) -> Result<(), String> {
+    pub fn undo(self, data: &[u8], into: &mut Vec<u8>) -> Result<(), String> {
         let read = match self {
             Format::Zstd => {
                 let decoder =

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::{
-    apt::fake::{Archive, Index},
-    kernel::vmlinux::tests::{bz_image, elf, gzip},
-};
+use crate::vmlinux::tests::{bz_image, elf, gzip};
+use host::apt::fake::{Archive, Index};
 
 const SUITE: &str = "trixie-backports";
 

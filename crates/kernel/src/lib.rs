@@ -3,8 +3,12 @@
 //! * [`manifest`] is `images/kernels.toml`.
 //! * [`debian`] fetches one from Debian's packages into the cache.
 //! * [`vmlinux`] gets the directly bootable ELF file out of a bzImage.
+//!
+//! It must not know machines, guests or tests.
 
-pub(crate) mod compression;
+#![forbid(unsafe_code)]
+
+pub mod compression;
 pub mod debian;
 pub mod manifest;
 pub mod vmlinux;
@@ -16,8 +20,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use self::manifest::{Arch, Version};
-use crate::{
+use crate::manifest::{Arch, Version};
+use host::{
     apt::{self, Pin},
     cache::{self, Cache, at},
     tools,
@@ -140,8 +144,8 @@ impl Kernel {
     }
 
     /// A kernel that is nothing but a directory of modules.
-    #[cfg(test)]
-    pub(crate) fn for_test(release: &str, modules_dir: &Path, config: &str) -> Kernel {
+    #[cfg(any(test, feature = "fakes"))]
+    pub fn for_test(release: &str, modules_dir: &Path, config: &str) -> Kernel {
         Kernel {
             name: "test".to_owned(),
             release: release.to_owned(),

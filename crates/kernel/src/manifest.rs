@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize, de};
 
 use super::Error;
-use crate::apt::Pin;
+use host::apt::Pin;
 
 /// All named kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

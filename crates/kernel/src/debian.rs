@@ -14,7 +14,7 @@ use super::{
     manifest::{Arch, Entry, LockedKernel, Manifest, Version},
     place, vmlinux,
 };
-use crate::{
+use host::{
     apt::{self, Apt, DAY, Package, Pin, Suite, Validity},
     cache::{Cache, at},
     progress::Progress,

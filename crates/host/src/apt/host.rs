@@ -76,7 +76,7 @@ fn archive_of_codename(printed: &str, codename: &str) -> Option<String> {
 }
 
 /// The value of `key` in the text of `/etc/os-release`.
-pub(crate) fn os_release_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+pub fn os_release_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.trim_matches('"')))
 }
 

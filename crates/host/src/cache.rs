@@ -84,7 +84,7 @@ pub fn available(path: &Path) -> Option<u64> {
 }
 
 /// What tells one version of a file or directory from another without reading it.
-pub(crate) fn identity(path: &Path) -> io::Result<String> {
+pub fn identity(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
     Ok(format!(
         "{}:{}:{}:{}.{:09}",

@@ -16,7 +16,7 @@ use super::{Options, Pin, sha256_of};
 
 /// An archive; its directory is `dir`, laid out as `dists/` and `pool/`.
 #[derive(Debug)]
-pub(crate) struct Archive {
+pub struct Archive {
     dir: tempfile::TempDir,
     gnupg: tempfile::TempDir,
     url: String,
@@ -25,14 +25,18 @@ pub(crate) struct Archive {
 
 /// How the index of a suite is signed and dated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Index {
+pub enum Index {
+    /// Signed, and valid for long.
     Good,
+    /// Without a signature.
     Unsigned,
+    /// Signed, and valid no longer.
     Expired,
 }
 
 impl Archive {
-    pub(crate) fn new() -> Archive {
+    /// An archive without packages, served from now on.
+    pub fn new() -> Archive {
         let dir = tempfile::tempdir().expect("temporary directory");
         let gnupg = tempfile::tempdir().expect("temporary directory");
         for sub in ["pool", "dists", "build"] {
@@ -49,7 +53,7 @@ impl Archive {
     }
 
     /// Options that use this archive and trust its key.
-    pub(crate) fn options(&self) -> Options {
+    pub fn options(&self) -> Options {
         Options {
             mirror: Some(self.url.clone()),
             keyring: Some(self.gnupg.path().join("keyring.gpg")),
@@ -57,12 +61,12 @@ impl Archive {
     }
 
     /// How many requests were answered so far.
-    pub(crate) fn requests(&self) -> usize {
+    pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
 
     /// Puts a package with these files (path and content) into the pool.
-    pub(crate) fn package(&self, name: &str, version: &str, files: &[(String, Vec<u8>)]) -> Pin {
+    pub fn package(&self, name: &str, version: &str, files: &[(String, Vec<u8>)]) -> Pin {
         let root = self.dir.path().join("build").join(name);
         fs::create_dir_all(root.join("DEBIAN")).expect("directory");
         let control = format!(
@@ -85,12 +89,12 @@ impl Archive {
     }
 
     /// The package's file in the pool.
-    pub(crate) fn deb(&self, name: &str) -> PathBuf {
+    pub fn deb(&self, name: &str) -> PathBuf {
         self.dir.path().join("pool").join(format!("{name}.deb"))
     }
 
     /// Writes the index of `suite`, which lists exactly `packages`.
-    pub(crate) fn publish(&self, suite: &str, packages: &[Pin], index: Index) {
+    pub fn publish(&self, suite: &str, packages: &[Pin], index: Index) {
         let dist = self.dir.path().join("dists").join(suite);
         let binary = dist.join("main/binary-amd64");
         fs::create_dir_all(&binary).expect("directory");

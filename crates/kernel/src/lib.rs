@@ -2,6 +2,7 @@
 //!
 //! * [`manifest`] is `images/kernels.toml`.
 //! * [`debian`] fetches one from Debian's packages into the cache.
+//! * [`config`] says what a configuration lacks.
 //! * [`vmlinux`] gets the directly bootable ELF file out of a bzImage.
 //!
 //! It must not know machines, guests or tests.
@@ -9,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compression;
+pub mod config;
 pub mod debian;
 pub mod manifest;
 pub mod vmlinux;

@@ -3,6 +3,7 @@
 mod ci;
 mod command;
 mod doctor;
+mod kernel_args;
 mod self_test;
 mod test;
 mod vm_test;

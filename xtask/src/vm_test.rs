@@ -12,6 +12,8 @@ use bench::{
 use clap::ValueEnum;
 use host::apt;
 
+use crate::kernel_args::KernelArgs;
+
 const EXIT_CODES: &str = "\
 Exit codes, the gravest outcome deciding:
    0  every test passed, was known to fail, or showed another kernel's accident
@@ -42,9 +44,8 @@ pub(crate) struct Args {
     #[arg(long)]
     list: bool,
 
-    /// Kernel to boot: a name of images/kernels.toml.
-    #[arg(long, default_value = "stock")]
-    kernel: String,
+    #[command(flatten)]
+    kernel: KernelArgs,
 
     /// URL of a Debian mirror [default: the host's own].
     #[arg(long, value_name = "URL")]
@@ -157,7 +158,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         filters: args.filter.clone(),
         exact: args.exact,
         list: args.list,
-        kernel: args.kernel.clone(),
+        kernel: args.kernel.wanted()?,
         apt: apt::Options { mirror: args.mirror.clone(), keyring: args.keyring.clone() },
         accel,
         options,
@@ -174,13 +175,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
 
 /// The arguments that make a difference to a single test, as they were given.
 fn repro(args: &Args) -> String {
-    let mut words = String::new();
+    let mut words = args.kernel.words();
     let mut add = |name: &str, value: String, usual: bool| {
         if !usual {
             words.push_str(&format!(" --{name} {value}"));
         }
     };
-    add("kernel", args.kernel.clone(), args.kernel == "stock");
     let accel =
         args.accel.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     add("accel", accel, matches!(args.accel, AccelArg::Auto));

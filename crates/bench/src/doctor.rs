@@ -13,7 +13,7 @@ use host::{
     progress::Bytes,
     tools,
 };
-use kernel::{debian, manifest};
+use kernel::{kbuild, request};
 
 /// Kernel, newer QEMU, images, and the room to unpack them.
 const DISK: u64 = 1_500_000_000;
@@ -92,6 +92,7 @@ pub fn examine(
     checks.push(check);
     checks.push(reconnecting_qemu(cache, checkout, host.as_ref()));
     checks.push(kernel(cache, checkout));
+    checks.push(kernel_builds());
     checks.push(kvm(verdict));
     checks.push(io_uring());
     checks.push(memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()));
@@ -201,13 +202,26 @@ fn reconnecting_qemu(cache: &Cache, checkout: &Path, host: Option<&Qemu>) -> Che
 
 fn kernel(cache: &Cache, checkout: &Path) -> Check {
     let name = "kernel stock";
-    let manifest = manifest::Manifest::read(&manifest::manifest_path(checkout));
-    match manifest.and_then(|manifest| debian::cached(cache, &manifest, "stock")) {
+    match request::cached(cache, checkout, "stock") {
         Ok(Some(kernel)) => Check::ok(name, format!("{} in the cache", kernel.release)),
         Ok(None) => {
             Check::warning(name, "not in the cache", "the first run fetches it (about 50 MB)")
         }
         Err(error) => Check::of_error(name, Status::Missing, &error),
+    }
+}
+
+/// Only `--kernel-tree` and kernels built from source need these.
+fn kernel_builds() -> Check {
+    let name = "kernel builds";
+    match kbuild::missing_packages(false) {
+        Ok(missing) if missing.is_empty() => Check::ok(name, "everything is installed"),
+        Ok(missing) => Check::warning(
+            name,
+            format!("packages are missing: {}", missing.join(" ")),
+            tools::install_command(&missing),
+        ),
+        Err(error) => Check::of_error(name, Status::Warning, &error),
     }
 }
 

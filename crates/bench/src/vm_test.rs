@@ -27,7 +27,10 @@ use host::{
     cache::{self, Cache},
     progress::Progress,
 };
-use kernel::{Kernel, debian, manifest::Manifest};
+use kernel::{
+    Kernel,
+    request::{Context, Wanted},
+};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -40,8 +43,8 @@ pub struct Request {
     pub exact: bool,
     /// Whether to list the tests instead of running them.
     pub list: bool,
-    /// Name of the kernel.
-    pub kernel: String,
+    /// The kernel.
+    pub kernel: Wanted,
     /// Where packages come from.
     pub apt: apt::Options,
     /// How to execute guests.
@@ -117,8 +120,13 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     terminal.stage("build", stage.elapsed(), &remark);
 
     let stage = Instant::now();
-    let manifest = Manifest::read(&kernel::manifest::manifest_path(&request.workspace))?;
-    let kernel = debian::named(&cache, &manifest, &request.kernel, &request.apt, &progress)?;
+    let context = Context {
+        cache: &cache,
+        checkout: &request.workspace,
+        options: &request.apt,
+        progress: &progress,
+    };
+    let kernel = kernel::request::get(context, &request.kernel)?;
     terminal.stage("kernel", stage.elapsed(), &format!("{} {}", kernel.name, kernel.release));
     note(&terminal, kernel.note.as_deref());
 
@@ -163,7 +171,7 @@ pub fn run(request: &Request) -> Result<u8, Error> {
         terminal: &mut terminal,
     };
     let results = bench.run(&tests);
-    finish(request, &terminal, &results, start.elapsed())
+    finish(request, &kernel.name, &terminal, &results, start.elapsed())
 }
 
 fn note(terminal: &Terminal, text: Option<&str>) {
@@ -247,6 +255,7 @@ fn probe(
 
 fn finish(
     request: &Request,
+    kernel: &str,
     terminal: &Terminal,
     results: &Results,
     took: Duration,
@@ -257,7 +266,7 @@ fn finish(
         fs::write(path, text).map_err(|source| Error::Report { path: path.to_owned(), source })
     };
     if let Some(path) = &request.junit {
-        write(path, report::junit(&results.records, &request.kernel)?)?;
+        write(path, report::junit(&results.records, kernel)?)?;
     }
     if let Some(path) = &request.ktap {
         write(path, report::ktap(&results.records))?;

@@ -105,7 +105,15 @@ pub struct Cache {
 /// A held lock file; the lock ends with the value, or with the process.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// The lock file once more. The lock is held as long as any process has it open, so a child that
+    /// gets it keeps others out even if this process is killed.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
 }
 
 impl Cache {
@@ -158,7 +166,7 @@ impl Cache {
             }
             Err(TryLockError::Error(error)) => return Err(at("lock", &path)(error)),
         }
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 
     /// The directory `name`, made by `fill` if the cache lacks it.

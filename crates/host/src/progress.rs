@@ -13,7 +13,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Off a terminal, a running task is reported again after this long.
+/// Off a terminal, a running task is reported again after this long, and then each time it has taken
+/// a fifth longer: a build of minutes should not fill the log.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// A number of bytes, shown in the decimal units that disks and download sizes use.
@@ -137,7 +138,15 @@ impl Progress {
         bar.set_message(what.to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         let now = Instant::now();
-        Task { progress: self.clone(), what: what.to_owned(), bar, total, begun: now, told: now }
+        Task {
+            progress: self.clone(),
+            what: what.to_owned(),
+            step: String::new(),
+            bar,
+            total,
+            begun: now,
+            told: now,
+        }
     }
 }
 
@@ -150,6 +159,7 @@ fn style(template: &str) -> ProgressStyle {
 pub struct Task {
     progress: Progress,
     what: String,
+    step: String,
     bar: ProgressBar,
     total: Option<u64>,
     begun: Instant,
@@ -160,18 +170,25 @@ impl Task {
     /// So many bytes are done.
     pub fn at(&mut self, bytes: u64) {
         self.bar.set_position(bytes);
-        if self.told.elapsed() >= LINE_EVERY && self.is_lines() {
+        if self.is_due() {
             self.told = Instant::now();
             let of = self.total.map(|total| format!(" of {}", Bytes(total))).unwrap_or_default();
             self.progress.note(&format!("{}: {}{of}", self.what, Bytes(bytes.max(1))));
         }
     }
 
+    /// Another part of it has begun.
+    pub fn step(&mut self, step: &str) {
+        self.step = format!(" ({step})");
+        self.bar.set_message(format!("{}{}", self.what, self.step));
+    }
+
     /// Still working, with nothing to count.
     pub fn alive(&mut self) {
-        if self.told.elapsed() >= LINE_EVERY && self.is_lines() {
+        if self.is_due() {
             self.told = Instant::now();
-            self.progress.note(&format!("{} … {} s", self.what, self.begun.elapsed().as_secs()));
+            let seconds = self.begun.elapsed().as_secs();
+            self.progress.note(&format!("{} … {seconds} s{}", self.what, self.step));
         }
     }
 
@@ -182,8 +199,10 @@ impl Task {
         self.progress.note(&format!("{}: done in {:.1} s", self.what, took.as_secs_f64()));
     }
 
-    fn is_lines(&self) -> bool {
+    /// Whether it is time for another line where lines are shown.
+    fn is_due(&self) -> bool {
         matches!(self.progress.sink, Sink::Lines | Sink::Recording(_))
+            && self.told.elapsed() >= LINE_EVERY.max(self.begun.elapsed() / 5)
     }
 }
 

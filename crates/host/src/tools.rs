@@ -8,10 +8,12 @@ use std::{
     io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
-    sync::mpsc::{self, RecvTimeoutError, Sender},
-    time::Duration,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    time::{Duration, Instant},
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::progress::Progress;
 
@@ -145,11 +147,22 @@ pub fn watch(
     command: &mut Command,
     package: &'static str,
     tick: Duration,
+    on_event: impl FnMut(Option<&str>),
+) -> Result<Output, Error> {
+    watch_with(command, package, Stdio::null(), tick, on_event)
+}
+
+/// As [`watch`], with a standard input.
+pub fn watch_with(
+    command: &mut Command,
+    package: &'static str,
+    stdin: Stdio,
+    tick: Duration,
     mut on_event: impl FnMut(Option<&str>),
 ) -> Result<Output, Error> {
     let program = command.get_program().to_string_lossy().into_owned();
     command.env("LC_ALL", "C").env_remove("LANGUAGE");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => Error::Missing { program: program.clone(), package },
         _ => Error::Start { program: program.clone(), source },
@@ -161,9 +174,7 @@ pub fn watch(
     let (mut stdout, mut stderr) = (String::new(), String::new());
     loop {
         if crate::interrupt::pending() {
-            // On a terminal the signal reached the program too; a `kill` of the bench did not.
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child, &lines);
             return Err(Error::Interrupted { program });
         }
         match lines.recv_timeout(tick) {
@@ -183,6 +194,28 @@ pub fn watch(
         Some(signal) => Err(Error::Signal { program, signal }),
         None => Ok(Output { status, stdout, stderr }),
     }
+}
+
+/// How long an interrupted program has for removing what it has half done, as make does.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Ends a program. On a terminal Ctrl-C reached it too; a `kill` of the bench did not.
+fn end(child: &mut Child, lines: &Receiver<(bool, String)>) {
+    if let Ok(Some(_)) = child.try_wait() {
+        return;
+    }
+    let asked = kill_process(Pid::from_child(child), Signal::TERM);
+    let until = Instant::now() + GRACE;
+    // Its pipes close when it and all it started are gone.
+    while asked.is_ok()
+        && !matches!(
+            lines.recv_timeout(until.saturating_duration_since(Instant::now())),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)
+        )
+    {}
+    // Already gone is what was wanted.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Sends the lines of a pipe from a thread of its own, which ends with the pipe.

@@ -157,6 +157,11 @@ impl Config {
         self.values.get(symbol).unwrap_or(&Value::No)
     }
 
+    /// Every symbol the text names, with its value.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.values.iter().map(|(symbol, value)| (symbol.as_str(), value))
+    }
+
     /// Whether `CONFIG_X` is built in or a module.
     pub fn has(&self, symbol: &str) -> bool {
         matches!(self.get(symbol), Value::Yes | Value::Module)

@@ -1,18 +1,15 @@
 //! Kernels from Debian's packages: which version, and into the cache with it.
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{fs, path::Path};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
     Error, Kernel, STORED, Stored, existing,
-    manifest::{Arch, Entry, LockedKernel, Manifest, Version},
-    place, vmlinux,
+    manifest::{Arch, LockedKernel, Packages, Version},
+    place,
+    selection::{Choice, Chosen, Pick},
+    vmlinux,
 };
 use host::{
     apt::{self, Apt, DAY, Package, Pin, Suite, Validity},
@@ -23,105 +20,60 @@ use host::{
 /// Room for an unpacked kernel beside its packages: modules, vmlinux, bzImage.
 const UNPACKED: u64 = 300_000_000;
 
-/// What was chosen for a name whose version the manifest does not fix, or no longer can.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Selection {
-    /// The manifest's entry at that time: another entry means another choice.
-    entry: Entry,
-    /// The mirror asked for at that time.
-    mirror: Option<String>,
-    key: String,
-    note: Option<String>,
+/// A packaged kernel of the manifest, and where it may come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Its name in the manifest.
+    pub name: &'a str,
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// Which packages.
+    pub entry: &'a Packages,
+    /// Where packages come from.
+    pub options: &'a apt::Options,
 }
 
-/// The kernel called `name`, from the cache or else from the mirror.
+/// The kernel from the cache or else from the mirror.
 ///
 /// A locked kernel that is in the cache costs reading two small files; neither apt nor the network
 /// is needed.
-pub fn named(
-    cache: &Cache,
-    manifest: &Manifest,
-    name: &str,
-    options: &apt::Options,
-    progress: &Progress,
-) -> Result<Kernel, Error> {
-    let entry = manifest.get(name)?;
-    if let Some(kernel) = cached(cache, manifest, name)? {
+pub fn get(cache: &Cache, wanted: Wanted<'_>, progress: &Progress) -> Result<Kernel, Error> {
+    let Wanted { name, entry, options, .. } = wanted;
+    if let Some(kernel) = cached(cache, name, entry)? {
         return Ok(kernel);
     }
-    let options = &options.clone().with_environment();
-    let (earlier, is_recent) = match earlier(cache, name, entry, options) {
-        Some((selection, age)) => (Some(selection), age < DAY),
-        None => (None, false),
+    let choice = Choice { cache, name, entry, options, progress };
+    let is_in_cache = |key: &str| cache.path(&place(key)).exists();
+    let Chosen { key, note } =
+        choice.make(is_in_cache, |apt| choose(cache, apt, wanted, progress))?;
+    let vanished = || Error::Damaged {
+        dir: cache.path(&place(&key)),
+        detail: "it was removed while in use".to_owned(),
     };
-    if let Some(selection) = &earlier
-        && is_recent
-        && let Some(kernel) = Kernel::cached(cache, name, &selection.key)?
-    {
-        return Ok(Kernel { note: selection.note.clone(), ..kernel });
-    }
-    let chosen = Apt::open(cache, options)
-        .map_err(Error::from)
-        .and_then(|apt| choose(cache, &apt, name, entry, options, progress));
-    match (chosen, earlier) {
-        (Ok(kernel), _) => Ok(kernel),
-        // Without the network, what was the newest some days ago is better than nothing.
-        (Err(error), Some(selection)) => match Kernel::cached(cache, name, &selection.key)? {
-            Some(kernel) => {
-                let note =
-                    format!("{name} is as found earlier, no newer one was looked at: {error}");
-                progress.note(&note);
-                let note =
-                    selection.note.map_or(note.clone(), |earlier| format!("{earlier}; {note}"));
-                Ok(Kernel { note: Some(note), ..kernel })
-            }
-            None => Err(error),
-        },
-        (Err(error), None) => Err(error),
-    }
+    let kernel = Kernel::cached(cache, name, &key)?.ok_or_else(vanished)?;
+    Ok(Kernel { note, ..kernel })
 }
 
 /// The locked kernel called `name` if the cache has it. Never touches the network.
-pub fn cached(cache: &Cache, manifest: &Manifest, name: &str) -> Result<Option<Kernel>, Error> {
-    match &manifest.get(name)?.lock {
+pub fn cached(cache: &Cache, name: &str, entry: &Packages) -> Result<Option<Kernel>, Error> {
+    match &entry.lock {
         Some(lock) => Kernel::cached(cache, name, &key(&lock.release, &lock.packages)),
         None => Ok(None),
     }
-}
-
-/// The earlier selection for an unchanged entry, and its age.
-fn earlier(
-    cache: &Cache,
-    name: &str,
-    entry: &Entry,
-    options: &apt::Options,
-) -> Option<(Selection, Duration)> {
-    let path = cache.path(&selection_file(name));
-    let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?;
-    // A clock set back makes it look new-born in the future: then look again.
-    let age = SystemTime::now().duration_since(modified).unwrap_or(DAY);
-    let selection: Selection = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-    (selection.entry == *entry && selection.mirror == options.mirror).then_some((selection, age))
-}
-
-fn selection_file(name: &str) -> String {
-    format!("selections/{name}.json")
 }
 
 /// Fetches what the entry asks for.
 fn choose(
     cache: &Cache,
     apt: &Apt,
-    name: &str,
-    entry: &Entry,
-    options: &apt::Options,
+    wanted: Wanted<'_>,
     progress: &Progress,
-) -> Result<Kernel, Error> {
+) -> Result<Pick, Error> {
+    let Wanted { name, arch, entry, .. } = wanted;
     let mut notes = Vec::new();
     if let Some(lock) = &entry.lock {
-        if let Some(key) = fetch_locked(cache, apt, entry, lock, progress)? {
-            return in_cache(cache, name, &key, None);
+        if let Some(key) = fetch_locked(cache, apt, wanted, lock, progress)? {
+            return Ok(Pick::Locked(key));
         }
         let version = lock.packages.first().map_or("", |pin| pin.version.as_str());
         notes.push(format!(
@@ -130,33 +82,16 @@ fn choose(
             apt.mirror()
         ));
     }
-    let found = newest(apt, entry, &mut notes, progress)?;
+    let found = newest(apt, arch, entry, &mut notes, progress)?;
     if entry.lock.is_some() {
         notes.push(format!(
             "{} is used in its place; update the lock of {name} in images/kernels.toml",
             found.release
         ));
     }
-    let key = fetch(cache, &found, entry.arch, progress)?;
+    let key = fetch(cache, &found, arch, progress)?;
     let note = (!notes.is_empty()).then(|| notes.join("; "));
-    if let Some(note) = &note {
-        progress.note(&format!("NOTE: {note}"));
-    }
-    let mirror = options.mirror.clone();
-    let selection =
-        Selection { entry: entry.clone(), mirror, key: key.clone(), note: note.clone() };
-    let json = serde_json::to_vec_pretty(&selection).expect("plain data has a JSON form");
-    cache.write(&selection_file(name), &json)?;
-    in_cache(cache, name, &key, note)
-}
-
-fn in_cache(cache: &Cache, name: &str, key: &str, note: Option<String>) -> Result<Kernel, Error> {
-    let vanished = || Error::Damaged {
-        dir: cache.path(&place(key)),
-        detail: "it was removed while in use".to_owned(),
-    };
-    let kernel = Kernel::cached(cache, name, key)?.ok_or_else(vanished)?;
-    Ok(Kernel { note, ..kernel })
+    Ok(Pick::Newest(Chosen { key, note }))
 }
 
 /// Packages of one release, and the suite that has them.
@@ -171,19 +106,20 @@ struct Found {
 fn fetch_locked(
     cache: &Cache,
     apt: &Apt,
-    entry: &Entry,
+    wanted: Wanted<'_>,
     lock: &LockedKernel,
     progress: &Progress,
 ) -> Result<Option<String>, Error> {
+    let arch = wanted.arch;
     let mut trouble = None;
-    for suite in &entry.suites {
+    for suite in &wanted.entry.suites {
         let fetched = apt
-            .find_pinned(suite, entry.arch.debian(), &lock.packages, progress)
+            .find_pinned(suite, arch.debian(), &lock.packages, progress)
             .map_err(Error::from)
             .and_then(|found| {
                 let Some((suite, packages)) = found else { return Ok(None) };
                 let found = Found { suite, release: lock.release.clone(), packages };
-                fetch(cache, &found, entry.arch, progress).map(Some)
+                fetch(cache, &found, arch, progress).map(Some)
             });
         match fetched {
             Ok(Some(key)) => return Ok(Some(key)),
@@ -199,15 +135,18 @@ fn fetch_locked(
 /// that has it. A suite that cannot be read becomes a note, unless none can.
 fn newest(
     apt: &Apt,
-    entry: &Entry,
+    arch: Arch,
+    entry: &Packages,
     notes: &mut Vec<String>,
     progress: &Progress,
 ) -> Result<Found, Error> {
-    let series = entry.lock.as_ref().and_then(|lock| Version::of_release(&lock.release));
+    let locked = entry.lock.as_ref().and_then(|lock| Version::of_release(&lock.release));
+    let locked = locked.map(Version::series);
+    let series = entry.series.or(locked);
     let mut best: Option<(Version, Found)> = None;
     let mut trouble = Vec::new();
     for name in &entry.suites {
-        match newest_in(apt, name, entry, series, progress) {
+        match newest_in(apt, name, arch, entry, series, progress) {
             Ok(Some((version, found))) => {
                 if best.as_ref().is_none_or(|(newest, _)| version > *newest) {
                     best = Some((version, found));
@@ -227,7 +166,7 @@ fn newest(
         return Err(error);
     }
     let wanted = match series {
-        Some(series) => format!("{}.{} (≥ {})", series.major, series.minor, entry.minimum),
+        Some(series) => format!("{series} (≥ {})", entry.minimum),
         None => format!("≥ {}", entry.minimum),
     };
     Err(Error::NoneSuitable {
@@ -241,22 +180,24 @@ fn newest(
 fn newest_in(
     apt: &Apt,
     suite: &str,
-    entry: &Entry,
+    arch: Arch,
+    entry: &Packages,
     series: Option<Version>,
     progress: &Progress,
 ) -> Result<Option<(Version, Found)>, Error> {
-    let suite = apt.suite(suite, entry.arch.debian(), Validity::Enforced)?;
+    let suite = apt.suite(suite, arch.debian(), Validity::Enforced)?;
     suite.refresh(DAY, progress)?;
-    let names = suite.search(&format!("^linux-binary-(unsigned-)?[0-9].*-{}$", entry.flavour))?;
+    let pattern = format!("^linux-(binary|image)-(unsigned-)?[0-9].*-{}$", entry.flavour);
+    let names = suite.search(&pattern)?;
     let mut releases: Vec<(Version, &str)> = names
         .iter()
         .filter_map(|name| {
-            let rest = name.strip_prefix("linux-binary-")?;
+            let rest = name.strip_prefix("linux-binary-").or(name.strip_prefix("linux-image-"))?;
             let release = rest.strip_prefix("unsigned-").unwrap_or(rest);
             Some((Version::of_release(release)?, release))
         })
         .filter(|(version, _)| *version >= entry.minimum)
-        .filter(|(version, _)| series.is_none_or(|series| version.is_same_series(series)))
+        .filter(|(version, _)| series.is_none_or(|series| version.is_of(series)))
         .collect();
     releases.sort_unstable();
     releases.dedup();
@@ -269,16 +210,21 @@ fn newest_in(
     Ok(None)
 }
 
-/// The packages that make up a release: image (the signed one if there is one), modules, and since
-/// 7.2 the package with the configuration. `None` if the suite has only part of it.
+/// The packages that make up a release, the signed image if there is one. Since 7.0 there are image
+/// and modules, since 7.2 also one with the configuration; before, all is in one package. `None` if the
+/// suite has only part of it.
 fn packages_of(suite: &Suite, release: &str) -> Result<Option<Vec<Package>>, Error> {
-    let names = ["binary", "binary-unsigned", "modules", "base"]
-        .map(|part| format!("linux-{part}-{release}"));
+    let parts = ["binary", "binary-unsigned", "modules", "base", "image", "image-unsigned"];
+    let names = parts.map(|part| format!("linux-{part}-{release}"));
     let shown = suite.show(&names)?;
-    let get = |name: &str| shown.iter().find(|package| package.name == name).cloned();
-    let image = get(&names[0]).or_else(|| get(&names[1]));
-    let (Some(image), Some(modules)) = (image, get(&names[2])) else { return Ok(None) };
-    Ok(Some([image, modules].into_iter().chain(get(&names[3])).collect()))
+    let get = |name: &String| shown.iter().find(|package| package.name == *name).cloned();
+    let [binary, unsigned, modules, base, whole, whole_unsigned] = names.each_ref().map(get);
+    Ok(match (binary.or(unsigned), modules, whole.or(whole_unsigned)) {
+        (Some(image), Some(modules), _) => Some([image, modules].into_iter().chain(base).collect()),
+        // Beside the split packages, one of this name holds nothing and depends on them.
+        (None, None, Some(whole)) => Some(vec![whole]),
+        _ => None,
+    })
 }
 
 /// The name in the cache: release and content, so that a rebuilt package is another kernel.
@@ -307,7 +253,7 @@ fn fetch(cache: &Cache, found: &Found, arch: Arch, progress: &Progress) -> Resul
         for left in [debs, root] {
             fs::remove_dir_all(&left).map_err(at("remove", &left))?;
         }
-        let stored = Stored { release: found.release.clone(), arch, packages: pins };
+        let stored = Stored { release: found.release.clone(), arch, packages: pins, built: None };
         let json = serde_json::to_vec_pretty(&stored).expect("plain data has a JSON form");
         let path = dir.join(STORED);
         fs::write(&path, json).map_err(at("write", &path))?;

@@ -117,7 +117,7 @@ impl VmConfig<'_> {
             format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory_mib),
         );
         option("bios", self.qemu.qboot.display().to_string());
-        option("kernel", self.kernel.vmlinux.display().to_string());
+        option("kernel", self.kernel.image.display().to_string());
         option("initrd", self.image.display().to_string());
         option("append", self.kernel_command_line());
 

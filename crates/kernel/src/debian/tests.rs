@@ -1,6 +1,6 @@
 //! Locked, vanished and floating kernels, from an archive with made-up ones.
 
-use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::vmlinux::tests::{bz_image, elf, gzip};
@@ -42,9 +42,10 @@ impl Fixture {
     }
 
     /// Asks for the kernel of `entry`.
-    fn get(&self, entry: &Entry) -> Result<Kernel, Error> {
-        let manifest = Manifest { kernel: BTreeMap::from([("k".to_owned(), entry.clone())]) };
-        named(&self.cache, &manifest, "k", &self.archive.options(), &Progress::quiet())
+    fn get(&self, entry: &Packages) -> Result<Kernel, Error> {
+        let options = &self.archive.options();
+        let wanted = Wanted { name: "k", arch: Arch::Amd64, entry, options };
+        get(&self.cache, wanted, &Progress::quiet())
     }
 
     fn publish(&self, packages: &[Vec<Pin>], index: Index) {
@@ -67,17 +68,17 @@ impl Fixture {
     }
 }
 
-fn entry(lock: Option<LockedKernel>) -> Entry {
-    Entry {
-        arch: Arch::Amd64,
+fn entry(lock: Option<LockedKernel>) -> Packages {
+    Packages {
         flavour: "cloud-amd64".to_owned(),
         suites: vec![SUITE.to_owned()],
         minimum: "7.1".parse().expect("a version"),
+        series: None,
         lock,
     }
 }
 
-fn locked(version: &str, packages: &[Pin]) -> Entry {
+fn locked(version: &str, packages: &[Pin]) -> Packages {
     entry(Some(LockedKernel { release: release(version), packages: packages.to_vec() }))
 }
 
@@ -89,16 +90,16 @@ fn locked_kernel_is_fetched_once_and_then_needs_no_mirror() {
     fixture.publish(&[wanted.clone(), newer], Index::Good);
     let got = fixture.get(&locked("7.2.12", &wanted)).expect("a kernel");
     assert_eq!(got.release, "7.2.12+test-cloud-amd64");
-    assert_eq!(got.package_version, "7.2.12-1");
+    assert_eq!(got.origin, "7.2.12-1");
     assert_eq!(got.note, None);
     assert!(got.config_has("CONFIG_A") && !got.config_has("CONFIG_B"));
-    assert_eq!(fs::read(&got.vmlinux).expect("vmlinux"), elf(b"Xen\0", 18));
+    assert_eq!(fs::read(&got.image).expect("vmlinux"), elf(b"Xen\0", 18));
     assert!(got.modules_dir.join("kernel/fs/x.ko").exists());
 
     let requests = fixture.archive.requests();
     fs::remove_dir_all(fixture.dir.path().join("apt")).expect("not needed any more");
     let again = fixture.get(&locked("7.2.12", &wanted)).expect("the cached kernel");
-    assert_eq!(again.vmlinux, got.vmlinux);
+    assert_eq!(again.image, got.image);
     assert_eq!(fixture.archive.requests(), requests, "the mirror was asked again");
 }
 
@@ -230,7 +231,8 @@ fn signed_image_is_preferred() {
     let options = fixture.archive.options();
     let apt = Apt::open(&fixture.cache, &options).expect("apt");
     let mut notes = Vec::new();
-    let found = newest(&apt, &entry(None), &mut notes, &Progress::quiet()).expect("a kernel");
+    let found =
+        newest(&apt, Arch::Amd64, &entry(None), &mut notes, &Progress::quiet()).expect("a kernel");
     let names: Vec<&str> = found.packages.iter().map(|package| package.name.as_str()).collect();
     assert_eq!(names[0], "linux-binary-7.2.12+test-cloud-amd64");
     assert_eq!(names.len(), 3);

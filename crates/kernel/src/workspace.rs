@@ -1,0 +1,189 @@
+//! A directory of the cache in which one kernel is built, again and again: the source, and in it the
+//! objects.
+//!
+//! The objects are a directory directly below the source because kbuild then names everything
+//! relative to it: a workspace can be copied, and make finds its objects up to date in the copy.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use host::{
+    apt,
+    cache::{Cache, Lock, at},
+    progress::Progress,
+    tools,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, kbuild::Kbuild, manifest::Arch};
+
+/// The directory of objects in a source tree.
+pub(crate) const OBJECTS: &str = "objects";
+/// Written after a build: what it was made of.
+const DONE: &str = "done.json";
+const WORKSPACES: &str = "builds";
+/// A workspace not used for this long is removed.
+const UNUSED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// A workspace, locked.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    dir: PathBuf,
+    lock: Lock,
+}
+
+/// A finished build.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Done {
+    /// Everything the kernel depends on, as a digest.
+    pub(crate) inputs: String,
+    /// The kernel's name in the cache.
+    pub(crate) kernel: String,
+}
+
+impl Workspace {
+    /// The workspace `name`; waits for another run that uses it.
+    pub(crate) fn open(cache: &Cache, name: &str, progress: &Progress) -> Result<Self, Error> {
+        let place = format!("{WORKSPACES}/{name}");
+        let lock = cache.lock(&place, progress)?;
+        let dir = cache.path(&place);
+        sweep(cache, &dir);
+        fs::create_dir_all(&dir).map_err(at("make", &dir))?;
+        // In use: not to be swept as an old one.
+        let stamp = dir.join("used");
+        fs::write(&stamp, "").map_err(at("write", &stamp))?;
+        Ok(Workspace { dir, lock })
+    }
+
+    pub(crate) fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// The source tree.
+    pub(crate) fn source(&self) -> PathBuf {
+        self.dir.join("linux")
+    }
+
+    /// A file beside the source.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// How make is called in this workspace.
+    pub(crate) fn kbuild(&self, arch: Arch, variables: &[String]) -> Kbuild {
+        Kbuild {
+            source: self.source(),
+            objects: self.source().join(OBJECTS),
+            arch,
+            variables: variables.to_vec(),
+            log: self.file("build.log"),
+        }
+    }
+
+    /// Makes the source tree, unless it is there: hard links to the files of `tree`, copies of the
+    /// objects of `built`, if there are any, and then what `change` does to the source.
+    pub(crate) fn seed(
+        &self,
+        tree: &Path,
+        built: Option<&Path>,
+        change: impl FnOnce(&Path) -> Result<(), Error>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let source = self.source();
+        if source.exists() {
+            return Ok(());
+        }
+        let task = progress.task("preparing the source", None);
+        let aside = self.dir.join("new");
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(at("remove the left-over", &aside))?;
+        }
+        copy(&["-a", "--link"], tree, &aside)?;
+        let objects = aside.join(OBJECTS);
+        if objects.exists() {
+            fs::remove_dir_all(&objects).map_err(at("remove", &objects))?;
+        }
+        if let Some(built) = built.filter(|built| built.exists()) {
+            copy(&["-a", "--reflink=auto"], built, &objects)?;
+        }
+        change(&aside).inspect_err(|_| {
+            // The error speaks; the next run would remove it as well.
+            let _ = fs::remove_dir_all(&aside);
+        })?;
+        fs::create_dir_all(&objects).map_err(at("make", &objects))?;
+        fs::rename(&aside, &source).map_err(at("rename into", &source))?;
+        task.done();
+        Ok(())
+    }
+
+    /// The finished build, unless its inputs are others now.
+    pub(crate) fn done(&self, inputs: &str) -> Option<Done> {
+        let done: Done = serde_json::from_slice(&fs::read(self.file(DONE)).ok()?).ok()?;
+        (done.inputs == inputs).then_some(done)
+    }
+
+    /// From now on nothing is finished here.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        for name in [DONE, "build.log"] {
+            let path = self.file(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(at("remove", &path)(error).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(&self, done: &Done) -> Result<(), Error> {
+        let json = serde_json::to_vec_pretty(done).expect("plain data has a JSON form");
+        let path = self.file(DONE);
+        Ok(fs::write(&path, json).map_err(at("write", &path))?)
+    }
+}
+
+/// Copies a directory.
+fn copy(options: &[&str], from: &Path, to: &Path) -> Result<(), Error> {
+    let mut command = Command::new("cp");
+    command.args(options).arg(from).arg(to);
+    let output = tools::run(&mut command, "coreutils").map_err(Error::Tool)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    if output.text().contains("No space left on device") {
+        return Err(host::cache::disk_full(to, 0).into());
+    }
+    Err(Error::Tool(tools::failed(&command, &output)))
+}
+
+/// Removes workspaces that nobody used for long. Failing to is no reason to fail.
+fn sweep(cache: &Cache, mine: &Path) {
+    let Ok(entries) = fs::read_dir(cache.path(WORKSPACES)) else { return };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path != mine) {
+        let used = fs::metadata(path.join("used")).and_then(|metadata| metadata.modified());
+        let is_old = used.is_ok_and(|at: SystemTime| at.elapsed().is_ok_and(|age| age > UNUSED));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if is_old && let Ok(_lock) = cache.lock(&format!("{WORKSPACES}/{name}"), &Progress::quiet())
+        {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+/// A short name for all of `parts`.
+pub(crate) fn digest<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        let part = part.as_ref();
+        hash.update(u64::try_from(part.len()).expect("a length").to_le_bytes());
+        hash.update(part);
+    }
+    apt::hex(&hash.finalize())[..12].to_owned()
+}

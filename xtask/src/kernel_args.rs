@@ -1,0 +1,85 @@
+//! The arguments that say which kernel is booted, for every task that boots one.
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use kernel::{
+    image::ImageFiles,
+    request::{Tree, Wanted},
+};
+
+/// Which kernel.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct KernelArgs {
+    /// Kernel to boot: a name of images/kernels.toml, a version (7.2.9, 7.2), or the path of a bzImage
+    /// or vmlinux.
+    #[arg(long, default_value = "stock", value_name = "NAME|VERSION|FILE")]
+    kernel: String,
+
+    /// Build and boot this kernel tree, which is never written to.
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
+    kernel_tree: Option<PathBuf>,
+
+    /// Configuration of the tree or image [default: its own]; `bench` is the bench's own small one.
+    #[arg(long, value_name = "FILE")]
+    kernel_config: Option<PathBuf>,
+
+    /// Word for the tree's make, for example LLVM=1; O=DIR builds there instead of in the cache.
+    #[arg(long, value_name = "VARIABLE=VALUE", requires = "kernel_tree")]
+    make: Vec<String>,
+
+    /// Modules of the kernel image, as `make modules_install` makes them.
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel_tree")]
+    modules: Option<PathBuf>,
+}
+
+impl KernelArgs {
+    /// The kernel they mean.
+    pub(crate) fn wanted(&self) -> anyhow::Result<Wanted> {
+        if let Some(word) = self.make.iter().find(|word| !word.contains('=')) {
+            anyhow::bail!("--make {word}: give VARIABLE=VALUE");
+        }
+        let config = self.kernel_config.clone();
+        if let Some(dir) = &self.kernel_tree {
+            let variables = self.make.clone();
+            return Ok(Wanted::Tree(Tree { dir: dir.clone(), variables, config }));
+        }
+        match Wanted::of_word(&self.kernel) {
+            Wanted::Image(ImageFiles { image, .. }) => {
+                Ok(Wanted::Image(ImageFiles { image, modules: self.modules.clone(), config }))
+            }
+            Wanted::Tree(tree) => Ok(Wanted::Tree(Tree { config, ..tree })),
+            named => {
+                ensure!(
+                    config.is_none() && self.modules.is_none(),
+                    "--kernel-config and --modules belong to a tree or an image; {} has its own",
+                    self.kernel
+                );
+                Ok(named)
+            }
+        }
+    }
+
+    /// The arguments as they were given, to be typed again.
+    pub(crate) fn words(&self) -> String {
+        let mut words = String::new();
+        let mut add = |name: &str, value: String| words.push_str(&format!(" --{name} {value}"));
+        if self.kernel != "stock" {
+            add("kernel", self.kernel.clone());
+        }
+        let paths = [
+            ("kernel-tree", &self.kernel_tree),
+            ("kernel-config", &self.kernel_config),
+            ("modules", &self.modules),
+        ];
+        for (name, path) in paths {
+            if let Some(path) = path {
+                add(name, path.display().to_string());
+            }
+        }
+        for word in &self.make {
+            add("make", word.clone());
+        }
+        words
+    }
+}

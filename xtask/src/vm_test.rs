@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use bench::{
     accel::Wish,
-    exit,
+    exit, rig,
     scheduler::Options,
     vm::Accel,
     vm_test::{self, Request},
@@ -153,18 +153,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         deadline: Duration::from_secs(args.deadline.into()),
         boot_deadline: Duration::from_secs(args.boot_deadline.into()),
     };
-    let request = Request {
+    let rig = rig::Request {
         workspace: crate::workspace(),
         filters: args.filter.clone(),
         exact: args.exact,
-        list: args.list,
-        kernel: args.kernel.wanted()?,
         apt: apt::Options { mirror: args.mirror.clone(), keyring: args.keyring.clone() },
         accel,
         options,
+        expectations: args.expectations.clone(),
+    };
+    let request = Request {
+        rig,
+        list: args.list,
+        kernel: args.kernel.wanted()?,
         junit: args.junit.clone(),
         ktap: args.ktap.clone(),
-        expectations: args.expectations.clone(),
         expect_tests: args.expect_tests,
     };
     match vm_test::run(&request) {

@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod plan;
 pub mod qemu;
 pub mod report;
+pub mod rig;
 pub mod run_dir;
 pub mod scheduler;
 pub mod self_test;

@@ -1,0 +1,262 @@
+//! What runs need whichever kernel they boot: tests, QEMU, expectations; and running them on one
+//! kernel.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use guest_protocol::needs::VmShape;
+
+use crate::{
+    accel::{self, PROBE_DEADLINE, Probe, Verdict, Wish},
+    cargo::{self, Binaries, BuildError},
+    expectations::{Expectations, ExpectationsError},
+    image,
+    plan::{Catalog, PlanError, Test},
+    qemu::{self, Qemu, fetch},
+    report::Terminal,
+    run_dir::RunDir,
+    scheduler::{Bench, Options, Results},
+    session::{BootError, Session, Settings},
+    vm::{Accel, VmConfig},
+};
+use host::{
+    apt,
+    cache::{self, Cache},
+    progress::Progress,
+};
+use kernel::{
+    Kernel,
+    request::{Context, Wanted},
+};
+
+/// What the user asked for, whichever kernel.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The checkout.
+    pub workspace: PathBuf,
+    /// Parts of test names; empty runs all.
+    pub filters: Vec<String>,
+    /// Whether the filters are whole names.
+    pub exact: bool,
+    /// Where packages come from.
+    pub apt: apt::Options,
+    /// How to execute guests.
+    pub accel: Wish,
+    /// How to run the tests.
+    pub options: Options,
+    /// The expectations file, if not the checkout's own.
+    pub expectations: Option<PathBuf>,
+}
+
+/// Why no test could be run. Each says the next step.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each is the error of the stage it is named after")]
+pub enum Error {
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    #[error(transparent)]
+    Qemu(#[from] qemu::Error),
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Expectations(#[from] ExpectationsError),
+    #[error("cannot make a directory for this run: {0}")]
+    RunDir(#[source] io::Error),
+    #[error("no test matches {}; `cargo xtask vm-test --list` shows them", filters.join(", "))]
+    NoMatch { filters: Vec<String> },
+}
+
+/// Everything a run needs besides a kernel.
+#[derive(Debug)]
+pub struct Rig {
+    /// The user's screen.
+    pub terminal: Terminal,
+    /// The tests chosen.
+    pub tests: Vec<Test>,
+    request: Request,
+    cache: Cache,
+    progress: Progress,
+    binaries: Binaries,
+    expectations: Expectations,
+    /// How long cargo took.
+    build: Duration,
+    /// The host's QEMU, and the one that reconnects or why there is none; found with the first kernel.
+    qemu: Option<(Qemu, Result<Qemu, String>)>,
+}
+
+impl Rig {
+    /// Builds the tests and chooses those asked for.
+    pub fn new(request: &Request) -> Result<Rig, Error> {
+        let terminal = Terminal::new();
+        let cache = Cache::open()?;
+        let stage = Instant::now();
+        let binaries = cargo::build(&request.workspace)?;
+        let tests = Catalog::of(&binaries.tests)?.select(&request.filters, request.exact);
+        let build = stage.elapsed();
+        let usual = request.workspace.join("harness/expectations.toml");
+        let expectations = Expectations::read(request.expectations.as_ref().unwrap_or(&usual))?;
+        Ok(Rig {
+            terminal,
+            tests,
+            request: request.clone(),
+            cache,
+            progress: Progress::auto(),
+            binaries,
+            expectations,
+            build,
+            qemu: None,
+        })
+    }
+
+    /// Says what will be run; an error if that is nothing.
+    pub fn begin(&self) -> Result<(), Error> {
+        if self.tests.is_empty() {
+            return Err(Error::NoMatch { filters: self.request.filters.clone() });
+        }
+        let remark = format!("{} tests, seed {}", self.tests.len(), self.request.options.seed);
+        self.terminal.stage("build", self.build, &remark);
+        Ok(())
+    }
+
+    /// What getting a kernel takes.
+    pub fn context(&self) -> Context<'_> {
+        Context {
+            cache: &self.cache,
+            checkout: &self.request.workspace,
+            options: &self.request.apt,
+            progress: &self.progress,
+        }
+    }
+
+    /// Gets a kernel, and says which and how long it took.
+    pub fn kernel(&self, wanted: &Wanted) -> Result<Kernel, Error> {
+        let stage = Instant::now();
+        let kernel = kernel::request::get(self.context(), wanted)?;
+        let remark = format!("{} {}", kernel.name, kernel.release);
+        self.terminal.stage("kernel", stage.elapsed(), &remark);
+        self.note(kernel.note.as_deref());
+        Ok(kernel)
+    }
+
+    /// Runs the tests on a kernel.
+    pub fn run(&mut self, kernel: &Kernel) -> Result<Results, Error> {
+        let (qemu, reconnecting) = self.qemu()?;
+        let stage = Instant::now();
+        let image = self.image(kernel)?;
+        self.terminal.stage("image", stage.elapsed(), "");
+
+        let mut run_dir = RunDir::new().map_err(Error::RunDir)?;
+        let stage = Instant::now();
+        let Verdict { accel, reason } =
+            accel::decide(self.request.accel, &self.cache, &qemu, || {
+                self.progress.note("probing KVM with a guest …");
+                self.probe(&qemu, kernel, &image, run_dir.path())
+            });
+        let remark = format!("{}: {reason}", accel.name());
+        self.terminal.stage("accel", stage.elapsed(), &remark);
+
+        let mut bench = Bench {
+            options: &self.request.options,
+            kernel,
+            qemu: &qemu,
+            reconnecting_qemu: &reconnecting,
+            image: &image,
+            binaries: &self.binaries,
+            accel,
+            expectations: &self.expectations,
+            run_dir: &mut run_dir,
+            terminal: &mut self.terminal,
+        };
+        Ok(bench.run(&self.tests))
+    }
+
+    fn note(&self, text: Option<&str>) {
+        if let Some(text) = text {
+            self.terminal.note(text);
+        }
+    }
+
+    fn qemu(&mut self) -> Result<(Qemu, Result<Qemu, String>), Error> {
+        if let Some(known) = &self.qemu {
+            return Ok(known.clone());
+        }
+        let stage = Instant::now();
+        let qemu = qemu::host(&self.cache, &self.progress)?;
+        let reconnecting = self.reconnecting(&qemu);
+        self.terminal.stage("qemu", stage.elapsed(), &qemu::dotted(qemu.version));
+        self.note(qemu.note.as_deref());
+        if let Ok(other) = &reconnecting
+            && *other != qemu
+        {
+            let version = qemu::dotted(other.version);
+            self.terminal.note(&format!("tests that need a reconnecting QEMU get {version}"));
+            self.note(other.note.as_deref());
+        }
+        Ok(self.qemu.insert((qemu, reconnecting)).clone())
+    }
+
+    /// The QEMU for tests that need one which reconnects, or why there is none: those tests are
+    /// skipped then. Nothing is fetched if no test needs it.
+    fn reconnecting(&self, host: &Qemu) -> Result<Qemu, String> {
+        let is_needed = self.tests.iter().any(|test| test.needs.vm_shape().reconnect);
+        if host.can_reconnect() || !is_needed {
+            return Ok(host.clone());
+        }
+        let manifest =
+            fetch::Manifest::read(&self.request.workspace).map_err(|error| error.to_string())?;
+        fetch::reconnecting(host, &self.cache, &manifest, &self.request.apt, &self.progress)
+            .map_err(|error| error.to_string())
+    }
+
+    fn image(&self, kernel: &Kernel) -> Result<PathBuf, Error> {
+        let manifest = image::Manifest::read(&self.request.workspace)?;
+        let modules = self.tests.iter().flat_map(|test| test.needs.modules.iter());
+        let mut extra: Vec<String> = modules.map(|module| module.name.to_string()).collect();
+        extra.sort();
+        extra.dedup();
+        let Binaries { agent, tests, .. } = &self.binaries;
+        let (cache, progress) = (&self.cache, &self.progress);
+        Ok(image::build(cache, &manifest, kernel, agent, tests, &extra, progress)?.path)
+    }
+
+    /// Boots a guest under KVM to its agent's hello.
+    fn probe(&self, qemu: &Qemu, kernel: &Kernel, image: &Path, dir: &Path) -> Probe {
+        let shape = VmShape::default();
+        let config = VmConfig {
+            qemu,
+            kernel,
+            image,
+            accel: Accel::Kvm,
+            cpus: self.request.options.cpus,
+            memory_mib: self.request.options.memory_mib,
+            append: "",
+            shape: &shape,
+        };
+        let settings = Settings {
+            target: self.binaries.target.clone(),
+            dir: dir.join("probe"),
+            jobs: 1,
+            seed: 0,
+            deadline: Duration::ZERO,
+            boot_deadline: PROBE_DEADLINE,
+        };
+        let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+        match Session::boot(&config, settings) {
+            Ok(_) => Probe::Works,
+            Err(BootError::Guest { panic: Some(line), .. }) => Probe::Unknown(line),
+            Err(error @ (BootError::Guest { .. } | BootError::Vm(_))) => {
+                Probe::Fails(first_line(&error.to_string()))
+            }
+            Err(error) => Probe::Unknown(first_line(&error.to_string())),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! * [`manifest`] is `images/kernels.toml`.
 //! * [`debian`] fetches one from Debian's packages into the cache.
 //! * [`config`] says what a configuration lacks.
+//! * [`mirror`] copies a kernel tree, so that builds never write to it.
 //! * [`vmlinux`] gets the directly bootable ELF file out of a bzImage.
 //!
 //! It must not know machines, guests or tests.
@@ -18,6 +19,7 @@ pub mod fragments;
 pub mod image;
 pub mod kbuild;
 pub mod manifest;
+pub mod mirror;
 pub mod request;
 mod selection;
 pub mod source;

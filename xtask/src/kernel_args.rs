@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
+use bench::vm_test::Subject;
 use kernel::{
     image::ImageFiles,
     request::{Tree, Wanted},
@@ -28,12 +29,28 @@ pub(crate) struct KernelArgs {
     #[arg(long, value_name = "VARIABLE=VALUE", requires = "kernel_tree")]
     make: Vec<String>,
 
+    /// Run on kernel A, then on kernel B, and tell what B does otherwise; each a NAME, VERSION, FILE or
+    /// the DIR of a tree.
+    #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = ["kernel", "kernel_tree"])]
+    compare: Vec<String>,
+
     /// Modules of the kernel image, as `make modules_install` makes them.
     #[arg(long, value_name = "DIR", conflicts_with = "kernel_tree")]
     modules: Option<PathBuf>,
 }
 
 impl KernelArgs {
+    /// What they want tested.
+    pub(crate) fn subject(&self) -> anyhow::Result<Subject> {
+        match self.compare.as_slice() {
+            [before, after] => {
+                let [before, after] = [before, after].map(|word| self.word(word));
+                Ok(Subject::Change(before?, after?))
+            }
+            _ => Ok(Subject::Kernel(self.wanted()?)),
+        }
+    }
+
     /// The kernel they mean.
     pub(crate) fn wanted(&self) -> anyhow::Result<Wanted> {
         if let Some(word) = self.make.iter().find(|word| !word.contains('=')) {
@@ -44,7 +61,13 @@ impl KernelArgs {
             let variables = self.make.clone();
             return Ok(Wanted::Tree(Tree { dir: dir.clone(), variables, config }));
         }
-        match Wanted::of_word(&self.kernel) {
+        self.word(&self.kernel)
+    }
+
+    /// The kernel that one word means.
+    fn word(&self, word: &str) -> anyhow::Result<Wanted> {
+        let config = self.kernel_config.clone();
+        match Wanted::of_word(word) {
             Wanted::Image(ImageFiles { image, .. }) => {
                 Ok(Wanted::Image(ImageFiles { image, modules: self.modules.clone(), config }))
             }
@@ -52,8 +75,7 @@ impl KernelArgs {
             named => {
                 ensure!(
                     config.is_none() && self.modules.is_none(),
-                    "--kernel-config and --modules belong to a tree or an image; {} has its own",
-                    self.kernel
+                    "--kernel-config and --modules belong to a tree or an image; {word} has its own"
                 );
                 Ok(named)
             }
@@ -79,6 +101,9 @@ impl KernelArgs {
         }
         for word in &self.make {
             add("make", word.clone());
+        }
+        if let [before, after] = self.compare.as_slice() {
+            add("compare", format!("{before} {after}"));
         }
         words
     }

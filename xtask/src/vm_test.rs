@@ -165,7 +165,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let request = Request {
         rig,
         list: args.list,
-        kernel: args.kernel.wanted()?,
+        subject: args.kernel.subject()?,
         junit: args.junit.clone(),
         ktap: args.ktap.clone(),
         expect_tests: args.expect_tests,

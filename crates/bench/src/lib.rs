@@ -7,6 +7,7 @@
 
 pub mod accel;
 pub mod cargo;
+pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod expectations;

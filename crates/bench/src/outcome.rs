@@ -70,6 +70,11 @@ impl Outcome {
         !matches!(self, Outcome::Pass | Outcome::Skip(_))
     }
 
+    /// Where several outcomes mix, the one with the greatest counts.
+    pub fn gravity(&self) -> u8 {
+        self.exit_code().0
+    }
+
     /// The exit code of a run in which this is the gravest outcome, with its gravity: where outcomes
     /// mix, the one that casts doubt on the others decides.
     fn exit_code(&self) -> (u8, u8) {
@@ -156,12 +161,16 @@ impl TestRecord {
 
 /// The exit code of a whole run.
 pub fn exit_code(records: &[TestRecord]) -> u8 {
-    let new = records.iter().filter(|record| record.verdict == Verdict::New);
-    if let Some((_, code)) = new.map(|record| record.outcome.exit_code()).max() {
-        return code;
+    if records.iter().all(|record| record.verdict == Verdict::Skipped) {
+        return exit::NOTHING_RAN;
     }
-    let ran = records.iter().any(|record| record.verdict != Verdict::Skipped);
-    if ran { exit::PASS } else { exit::NOTHING_RAN }
+    let new = records.iter().filter(|record| record.verdict == Verdict::New);
+    gravest(new.map(|record| &record.outcome))
+}
+
+/// The exit code that the gravest of `outcomes` asks for.
+pub fn gravest<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> u8 {
+    outcomes.map(Outcome::exit_code).max().map_or(exit::PASS, |(_, code)| code)
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use std::{
 };
 
 use crate::{
+    compare::Comparison,
     exit, outcome, plan, report,
     rig::{self, Rig},
     scheduler::Results,
 };
-use kernel::request::Wanted;
+use kernel::{Kernel, request::Wanted};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -20,14 +21,23 @@ pub struct Request {
     pub rig: rig::Request,
     /// Whether to list the tests instead of running them.
     pub list: bool,
-    /// The kernel.
-    pub kernel: Wanted,
+    /// What is tested.
+    pub subject: Subject,
     /// Where JUnit XML goes.
     pub junit: Option<PathBuf>,
     /// Where KTAP goes.
     pub ktap: Option<PathBuf>,
     /// How many tests have to be executed at least once; fewer is an error of the bench.
     pub expect_tests: Option<usize>,
+}
+
+/// What is tested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// One kernel.
+    Kernel(Wanted),
+    /// What the second does otherwise than the first.
+    Change(Wanted, Wanted),
 }
 
 /// Why there are no results. Each says the next step.
@@ -61,29 +71,52 @@ pub fn run(request: &Request) -> Result<u8, Error> {
         return Ok(exit::PASS);
     }
     rig.begin()?;
-    let kernel = rig.kernel(&request.kernel)?;
-    let results = rig.run(&kernel)?;
-    finish(request, &kernel.name, &rig, &results, start.elapsed())
+    match &request.subject {
+        Subject::Kernel(wanted) => {
+            let kernel = rig.kernel(wanted)?;
+            let results = rig.run(&kernel)?;
+            finish(request, &kernel, &rig, &results, start.elapsed())
+        }
+        Subject::Change(before, after) => {
+            // Both first: a patch that does not apply or compile is told before anything runs.
+            let (before, after) = (rig.kernel(before)?, rig.kernel(after)?);
+            let old = rig.run(&before)?;
+            if old.interrupted {
+                return finish(request, &before, &rig, &old, start.elapsed());
+            }
+            let new = rig.run(&after)?;
+            write_reports(request, &after, &new)?;
+            let comparison = Comparison::of(&old, &new);
+            rig.terminal.comparison(&before, &after, &comparison, start.elapsed());
+            Ok(comparison.exit_code())
+        }
+    }
+}
+
+/// The files that were asked for; of two kernels, those of the second.
+fn write_reports(request: &Request, kernel: &Kernel, results: &Results) -> Result<(), Error> {
+    let write = |path: &Path, text: String| {
+        fs::write(path, text).map_err(|source| Error::Report { path: path.to_owned(), source })
+    };
+    if let Some(path) = &request.junit {
+        write(path, report::junit(&results.records, &kernel.name)?)?;
+    }
+    if let Some(path) = &request.ktap {
+        write(path, report::ktap(&results.records))?;
+    }
+    Ok(())
 }
 
 fn finish(
     request: &Request,
-    kernel: &str,
+    kernel: &Kernel,
     rig: &Rig,
     results: &Results,
     took: Duration,
 ) -> Result<u8, Error> {
     // First: a report that cannot be written must not take the summary with it.
     rig.terminal.summary(&results.records, took);
-    let write = |path: &Path, text: String| {
-        fs::write(path, text).map_err(|source| Error::Report { path: path.to_owned(), source })
-    };
-    if let Some(path) = &request.junit {
-        write(path, report::junit(&results.records, kernel)?)?;
-    }
-    if let Some(path) = &request.ktap {
-        write(path, report::ktap(&results.records))?;
-    }
+    write_reports(request, kernel, results)?;
     if results.interrupted {
         rig.terminal.note("interrupted");
         return Ok(exit::INTERRUPTED);

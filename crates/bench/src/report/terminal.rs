@@ -8,7 +8,10 @@ use guest_protocol::{
 };
 
 use super::details;
+use kernel::Kernel;
+
 use crate::{
+    compare::{Change, Comparison},
     outcome::{Outcome, TestRecord, Verdict},
     plan::Test,
     scheduler::Options,
@@ -159,6 +162,42 @@ impl Terminal {
         }
         say!("{known} known, {accidents} accidents, {:.1} s", took.as_secs_f64());
         say!("{passed} passed, {failed} failed, {skipped} skipped");
+    }
+
+    /// What the second of two kernels does otherwise.
+    pub fn comparison(
+        &self,
+        before: &Kernel,
+        after: &Kernel,
+        comparison: &Comparison,
+        took: Duration,
+    ) {
+        let words = |kernel: &Kernel| format!("{} (Linux {})", kernel.name, kernel.release);
+        say!("{} → {}:", words(before), words(after));
+        for row in comparison.rows.iter().filter(|row| row.change != Change::Same) {
+            let color = match row.change {
+                Change::Broke => RED,
+                Change::Fixed => GREEN,
+                _ => YELLOW,
+            };
+            say!("{}  {row}", self.paint(&format!("{:>12}", row.change.name()), color));
+        }
+        let others: Vec<String> =
+            [Change::Differs, Change::Accident, Change::Appeared, Change::Vanished]
+                .into_iter()
+                .map(|change| (change, comparison.count(change)))
+                .filter(|(_, count)| *count > 0)
+                .map(|(change, count)| format!(", {count} {}", change.name()))
+                .collect();
+        say!("{:.1} s", took.as_secs_f64());
+        let count = |change| comparison.count(change);
+        say!(
+            "{} same, {} fixed, {} broke{}",
+            count(Change::Same),
+            count(Change::Fixed),
+            count(Change::Broke),
+            others.concat()
+        );
     }
 
     fn list<'a>(&self, title: &str, records: impl Iterator<Item = &'a TestRecord>) {

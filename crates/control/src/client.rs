@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::{
-    CONTROL_VERSION, Command, Hello, JournalPage, LunAddress, LunSpec, Reply, Request, Response,
+    CONTROL_VERSION, Command, Faults, Hello, JournalPage, LunAddress, LunSpec, Reply, Request,
+    Response,
 };
 
 /// Why a control command failed.
@@ -71,16 +72,31 @@ impl Client {
 
     /// Sends [`Command::ResetLun`] and waits for the barrier.
     pub fn reset_lun(&mut self, address: LunAddress, spec: LunSpec) -> Result<(), ClientError> {
-        match self.call(Command::ResetLun { address, spec })? {
-            Reply::Done => Ok(()),
-            other => Err(ClientError::Unexpected(format!("{other:?}"))),
-        }
+        self.done(Command::ResetLun { address, spec })
+    }
+
+    /// Sends [`Command::Faults`] and waits for the barrier.
+    pub fn faults(&mut self, address: LunAddress, faults: Faults) -> Result<(), ClientError> {
+        self.done(Command::Faults { address, faults })
+    }
+
+    /// Sends [`Command::Release`] and waits until nothing of what was held is left.
+    pub fn release(&mut self, address: LunAddress) -> Result<(), ClientError> {
+        self.done(Command::Release { address })
     }
 
     /// Reads the journal of a unit.
     pub fn journal(&mut self, address: LunAddress) -> Result<JournalPage, ClientError> {
         match self.call(Command::Journal { address })? {
             Reply::Journal(page) => Ok(page),
+            other => Err(ClientError::Unexpected(format!("{other:?}"))),
+        }
+    }
+
+    /// Sends a command whose success has nothing to tell.
+    fn done(&mut self, command: Command) -> Result<(), ClientError> {
+        match self.call(command)? {
+            Reply::Done => Ok(()),
             other => Err(ClientError::Unexpected(format!("{other:?}"))),
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! **Barrier.** The answer to a command that changes a logical unit means that every descriptor
 //! fetched from any virtqueue after the answer was written sees the change, and that no command
-//! fetched before it is still running on that unit.
+//! fetched before it is still running on that unit. A command that is held does not run.
 //!
 //! This crate must not know how the daemon does it, nor what the bench wants it for.
 
@@ -17,9 +17,10 @@ pub mod message;
 
 pub use client::{Client, ClientError};
 pub use message::{
-    Command, DeviceType, Hello, JournalEntry, JournalPage, LunAddress, LunSpec, LunState, Medium,
-    Reply, Request, Response, Statistics,
+    Command, DeviceType, Faults, HeldEntry, Hello, JournalEntry, JournalPage, LunAddress, LunSpec,
+    LunState, Medium, Reply, Request, Response, Statistics, TaskManagementEntry,
+    TaskManagementFault,
 };
 
 /// Version of the messages in this crate, sent in [`Command::Hello`].
-pub const CONTROL_VERSION: u32 = 1;
+pub const CONTROL_VERSION: u32 = 2;

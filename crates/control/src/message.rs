@@ -34,15 +34,31 @@ pub enum Command {
         version: u32,
     },
     /// Makes a logical unit of the pool as new: the given properties, a zeroed medium, default mode
-    /// pages, no unit attention, an empty journal. Waits for commands in flight on it (see the
-    /// barrier in the crate's documentation). Answered with [`Reply::Done`].
+    /// pages, no unit attention, no faults, an empty journal. Waits for commands that run on it (see
+    /// the barrier in the crate's documentation); those that are held end as aborted, and task
+    /// management functions that are held end as complete. Answered with [`Reply::Done`].
     ResetLun {
         /// Which unit.
         address: LunAddress,
         /// What it becomes.
         spec: LunSpec,
     },
-    /// The commands a unit has answered since its last reset. Answered with [`Reply::Journal`].
+    /// What is to go wrong on a unit from now on, in place of what was said before. What is held
+    /// stays held. Answered with [`Reply::Done`] behind the barrier.
+    Faults {
+        /// Which unit.
+        address: LunAddress,
+        /// What goes wrong.
+        faults: Faults,
+    },
+    /// Carries out what a unit holds, in order of arrival. Answered with [`Reply::Done`] when each has
+    /// been answered.
+    Release {
+        /// Which unit.
+        address: LunAddress,
+    },
+    /// What a unit has answered since its last reset, and what it holds. Answered with
+    /// [`Reply::Journal`].
     Journal {
         /// Which unit.
         address: LunAddress,
@@ -151,14 +167,46 @@ pub enum Medium {
     },
 }
 
+/// What goes wrong on a logical unit. The default is nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Faults {
+    /// So many of the next commands are held: not begun until [`Command::Release`], unless a task
+    /// management function ends them first.
+    pub hold: u32,
+    /// What becomes of the next task management functions that address the unit, one after the other.
+    pub task_management: Vec<TaskManagementFault>,
+}
+
+/// What becomes of a task management function. The first two are carried out, the next two are not;
+/// names as in virtio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskManagementFault {
+    /// Answered with FUNCTION COMPLETE, even if it asks for a task that is there.
+    FunctionComplete,
+    /// Answered with FUNCTION SUCCEEDED, even if it asks for nothing.
+    FunctionSucceeded,
+    /// Answered with FUNCTION REJECTED.
+    FunctionRejected,
+    /// Answered with FAILURE.
+    Failure,
+    /// Held: neither begun nor answered until [`Command::Release`].
+    Held,
+}
+
 /// A piece of a logical unit's journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct JournalPage {
-    /// Entries lost because the journal is bounded; they were older than `entries`.
+    /// Entries lost because the journal is bounded; they were older than all others.
     pub dropped: u64,
     /// The commands in order of completion.
     pub entries: Vec<JournalEntry>,
+    /// The task management functions in order of their answers.
+    pub task_management: Vec<TaskManagementEntry>,
+    /// What is held now, in order of arrival.
+    pub held: Vec<HeldEntry>,
 }
 
 /// One answered command.
@@ -169,6 +217,10 @@ pub struct JournalEntry {
     pub fetched_us: u64,
     /// Host CLOCK_MONOTONIC when the used entry was written, in microseconds.
     pub completed_us: u64,
+    /// Identifier the initiator gave the command.
+    pub tag: u64,
+    /// Whether it was held before it ended.
+    pub held: bool,
     /// Name of the command, for example `READ(10)`, or the opcode in hex if it is unknown.
     pub command: String,
     /// The CDB in lower-case hex, two digits a byte.
@@ -185,6 +237,36 @@ pub struct JournalEntry {
     pub residual: u32,
     /// `response` byte of the virtio-scsi response.
     pub response: u8,
+}
+
+/// One answered task management function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TaskManagementEntry {
+    /// Host CLOCK_MONOTONIC when the descriptor was fetched, in microseconds.
+    pub fetched_us: u64,
+    /// Host CLOCK_MONOTONIC when the used entry was written, in microseconds.
+    pub completed_us: u64,
+    /// Name of the function, for example `ABORT TASK`.
+    pub function: String,
+    /// Identifier of the command it concerns, if it concerns one.
+    pub tag: u64,
+    /// Whether it was held before it was answered.
+    pub held: bool,
+    /// `response` byte of the virtio-scsi response.
+    pub response: u8,
+}
+
+/// A command or task management function that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HeldEntry {
+    /// Host CLOCK_MONOTONIC when the descriptor was fetched, in microseconds.
+    pub fetched_us: u64,
+    /// Name of the command or function, as in the other entries.
+    pub name: String,
+    /// Identifier of the command, or of the one the function concerns.
+    pub tag: u64,
 }
 
 /// Counters of the daemon since it started.

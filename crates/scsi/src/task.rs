@@ -34,3 +34,20 @@ pub enum TaskManagementFunction {
     /// QUERY TASK SET: is any task of the nexus in the task set?
     QueryTaskSet,
 }
+
+impl TaskManagementFunction {
+    /// The name exactly as the standard writes it, for example `ABORT TASK`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            TaskManagementFunction::AbortTask => "ABORT TASK",
+            TaskManagementFunction::AbortTaskSet => "ABORT TASK SET",
+            TaskManagementFunction::ClearAca => "CLEAR ACA",
+            TaskManagementFunction::ClearTaskSet => "CLEAR TASK SET",
+            TaskManagementFunction::ITNexusReset => "I_T NEXUS RESET",
+            TaskManagementFunction::LogicalUnitReset => "LOGICAL UNIT RESET",
+            TaskManagementFunction::QueryTask => "QUERY TASK",
+            TaskManagementFunction::QueryTaskSet => "QUERY TASK SET",
+        }
+    }
+}

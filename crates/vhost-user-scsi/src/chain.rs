@@ -1,13 +1,13 @@
 //! One descriptor chain of a virtqueue, taken apart once and checked: whatever the driver wrote, what
 //! comes out of here can be read, written and completed without another look at the ring.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::backend::Ticket;
+use crate::backend::{Keeper, Ticket};
 
 /// What is wrong with a descriptor chain (virtio 1.2, 2.7.4 and 2.7.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -178,6 +178,19 @@ impl Chain {
             slices.extend(pieces.map(|piece| piece.expect("checked when the chain was walked")));
         }
         slices
+    }
+
+    /// Has `keeper` told when the ring stops; false if it has stopped already, and the chain is worth
+    /// nothing any more.
+    #[must_use]
+    pub fn keep(&self, keeper: &Weak<dyn Keeper>) -> bool {
+        self.ticket.keep(keeper)
+    }
+
+    /// Whether its ring has been stopped since it was popped.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.ticket.is_stale()
     }
 
     /// Gives the chain back to the driver with `used_len` bytes written from the beginning of the

@@ -1,8 +1,9 @@
 //! The control queue: every task management function and asynchronous notification is answered,
-//! because Linux waits for the answer without a limit.
+//! because Linux waits for the answer without a limit, unless a fault says otherwise.
 
 use std::mem::size_of;
 
+use control::TaskManagementFault as Fault;
 use device_server::{Lookup, LunAddress, TmfResponse};
 use scsi::task::TaskManagementFunction as Tmf;
 use tracing::{debug, warn};
@@ -11,6 +12,8 @@ use zerocopy::{Immutable, IntoBytes, little_endian::U32};
 use crate::{
     backend::{Ring, RingError},
     chain::Chain,
+    held::Held,
+    journal::{TaskManagementRecord, now_us},
     target::Target,
     unit::{Running, StillInFlight, Which},
     wire::{
@@ -22,12 +25,21 @@ use crate::{
 /// Serves everything that is available on the queue.
 pub(crate) fn serve(target: &Target, ring: &Ring) {
     ring.drain(|ring| match fetch(target, ring)? {
-        None => Ok(false),
-        Some((chain, request)) => {
+        Fetched::Nothing => Ok(false),
+        Fetched::Held => Ok(true),
+        Fetched::Request(chain, request) => {
             answer(target, chain, request);
             Ok(true)
         }
     });
+}
+
+/// What a look at the queue brought.
+enum Fetched {
+    Nothing,
+    /// A task management function that its unit holds.
+    Held,
+    Request(Chain, Request),
 }
 
 /// A control request.
@@ -44,20 +56,33 @@ enum Request {
     },
 }
 
-struct TaskManagement {
+/// A task management function between fetching and its answer.
+#[derive(Debug)]
+pub(crate) struct TaskManagement {
     function: Tmf,
     address: LunAddress,
     tag: u64,
-    /// Registration with every unit concerned, against a reset of it meanwhile.
+    /// Registration with every unit concerned, against a reset of it meanwhile. Empty while a unit
+    /// holds it.
     running: Vec<Running>,
+    fault: Option<Fault>,
+    fetched_us: u64,
+    /// Whether its unit has held it.
+    held: bool,
 }
 
-fn fetch(target: &Target, ring: &Ring) -> Result<Option<(Chain, Request)>, RingError> {
+fn fetch(target: &Target, ring: &Ring) -> Result<Fetched, RingError> {
     let _fetching = target.fetching(CONTROL_QUEUE);
-    Ok(ring.pop()?.map(|chain| {
-        let request = parse(target, &chain);
-        (chain, request)
-    }))
+    let Some(chain) = ring.pop()? else { return Ok(Fetched::Nothing) };
+    Ok(match parse(target, &chain) {
+        Request::TaskManagement(mut management) if management.fault == Some(Fault::Held) => {
+            management.running.clear();
+            let unit = target.unit(management.address).expect("the fault came from it");
+            unit.hold(Held::TaskManagement(chain, management));
+            Fetched::Held
+        }
+        request => Fetched::Request(chain, request),
+    })
 }
 
 fn parse(target: &Target, chain: &Chain) -> Request {
@@ -105,10 +130,22 @@ fn parse_task_management(target: &Target, request: &CtrlTmfReq) -> Request {
     };
     let Some(function) = function else { return Request::Refused(Response::FunctionRejected) };
     let running = match function {
-        Tmf::ITNexusReset => target.units_of(address.target).map(|unit| unit.begin(None)).collect(),
+        Tmf::ITNexusReset => begin_on_all(target, address.target),
         _ => target.unit(address).map(|unit| unit.begin(None)).into_iter().collect(),
     };
-    Request::TaskManagement(TaskManagement { function, address, tag: request.tag.get(), running })
+    Request::TaskManagement(TaskManagement {
+        function,
+        address,
+        tag: request.tag.get(),
+        running,
+        fault: target.unit(address).and_then(|unit| unit.next_fault()),
+        fetched_us: now_us(),
+        held: false,
+    })
+}
+
+fn begin_on_all(target: &Target, number: u8) -> Vec<Running> {
+    target.units_of(number).map(|unit| unit.begin(None)).collect()
 }
 
 /// The logical unit a `lun` field addresses, or the response that says what is wrong with it.
@@ -123,14 +160,7 @@ fn lookup(target: &Target, lun: &[u8; 8]) -> Result<LunAddress, Response> {
 
 fn answer(target: &Target, chain: Chain, request: Request) {
     let (response, notification) = match request {
-        Request::TaskManagement(management) => {
-            let response = management.carry_out(target);
-            debug!(function = ?management.function, address = ?management.address, ?response, "task management");
-            target.count_control_request();
-            // Kept in flight until the response is written.
-            respond_tmf(chain, response);
-            return;
-        }
+        Request::TaskManagement(management) => return management.carry_out(target, chain),
         Request::Refused(response) => {
             target.count_control_request();
             (response, false)
@@ -168,21 +198,81 @@ fn respond<T: IntoBytes + Immutable>(chain: Chain, response: &T) {
 }
 
 impl TaskManagement {
-    /// Waits for the commands concerned, which end by themselves, then lets the device server do its
-    /// part. The specification wants every command concerned completed first.
-    fn carry_out(&self, target: &Target) -> Response {
-        let concerned = match self.function {
-            Tmf::AbortTask => Some(Which::Tag(self.tag)),
-            Tmf::AbortTaskSet | Tmf::ClearTaskSet | Tmf::LogicalUnitReset | Tmf::ITNexusReset => {
-                Some(Which::Commands)
+    pub(crate) fn name(&self) -> &'static str {
+        self.function.name()
+    }
+
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    pub(crate) fn fetched_us(&self) -> u64 {
+        self.fetched_us
+    }
+
+    /// It is in flight again after it was held.
+    pub(crate) fn resume(&mut self, running: Running) {
+        self.held = true;
+        self.running = vec![running];
+    }
+
+    /// Does it, unless a fault keeps it from being done, and answers it.
+    pub(crate) fn carry_out(mut self, target: &Target, chain: Chain) {
+        if self.held && self.function == Tmf::ITNexusReset {
+            // It was registered with the one unit that held it.
+            self.running = begin_on_all(target, self.address.target);
+        }
+        let response = match self.fault {
+            None | Some(Fault::Held) => self.perform(target),
+            Some(Fault::FunctionComplete) => {
+                self.perform(target);
+                Response::Ok
             }
+            Some(Fault::FunctionSucceeded) => {
+                self.perform(target);
+                Response::FunctionSucceeded
+            }
+            Some(Fault::FunctionRejected) => Response::FunctionRejected,
+            Some(Fault::Failure) => Response::Failure,
+        };
+        debug!(function = ?self.function, address = ?self.address, ?response, "task management");
+        target.count_control_request();
+        self.respond(chain, response);
+    }
+
+    /// Writes journal and response. It stays in flight until then.
+    pub(crate) fn respond(self, chain: Chain, response: Response) {
+        for running in &self.running {
+            running.unit().record(TaskManagementRecord {
+                fetched_us: self.fetched_us,
+                completed_us: now_us(),
+                function: self.function,
+                tag: self.tag,
+                held: self.held,
+                response,
+            });
+        }
+        respond_tmf(chain, response);
+    }
+
+    /// Ends the commands concerned that are held, waits for those that run, which end by themselves, and
+    /// lets the device server do its part. The specification wants every command concerned completed
+    /// first.
+    fn perform(&self, target: &Target) -> Response {
+        let concerned = match self.function {
+            Tmf::AbortTask => Some((Which::Tag(self.tag), Response::Aborted)),
+            Tmf::AbortTaskSet | Tmf::ClearTaskSet => Some((Which::Commands, Response::Aborted)),
+            Tmf::LogicalUnitReset | Tmf::ITNexusReset => Some((Which::Commands, Response::Reset)),
             Tmf::ClearAca | Tmf::QueryTask | Tmf::QueryTaskSet => None,
         };
-        if let Some(which) = concerned
-            && let Err(StillInFlight(left)) = self.wait_for(target, which)
-        {
-            warn!(function = ?self.function, address = ?self.address, left, "commands did not end in time");
-            return Response::Failure;
+        if let Some((which, response)) = concerned {
+            for held in self.running.iter().flat_map(|running| running.unit().take_held(which)) {
+                held.end(target, response);
+            }
+            if let Err(StillInFlight(left)) = self.wait_for(target, which) {
+                warn!(function = ?self.function, address = ?self.address, left, "commands did not end in time");
+                return Response::Failure;
+            }
         }
         match target.device().task_management(target.nexus(), self.address, self.function) {
             TmfResponse::FunctionRejected => Response::FunctionRejected,

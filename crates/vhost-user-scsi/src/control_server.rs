@@ -13,10 +13,10 @@ use control::{CONTROL_VERSION, Command, Hello, Reply, Request, Response};
 use tracing::{debug, info, warn};
 
 use crate::{
-    journal::page,
     poll::either_readable,
     spec::{address_of, config_of, state_of},
     target::Target,
+    unit::Unit,
 };
 
 /// Longest line from a client in bytes, newline included.
@@ -179,14 +179,26 @@ impl Conversation<'_> {
                 info!(target = address.target, lun = address.lun, "logical unit reset");
                 Ok(Reply::Done)
             }
-            Command::Journal { address } => {
-                let unit = self.target.unit(address_of(address)).ok_or_else(|| {
-                    format!("target {} has no logical unit {}", address.target, address.lun)
-                })?;
-                Ok(Reply::Journal(page(unit.journal_snapshot())))
+            Command::Faults { address, faults } => {
+                let set = self.target.set_faults(address_of(address), faults);
+                set.map_err(|error| error.to_string())?;
+                Ok(Reply::Done)
             }
+            Command::Release { address } => {
+                for held in self.unit(address)?.release() {
+                    held.carry_out(self.target);
+                }
+                Ok(Reply::Done)
+            }
+            Command::Journal { address } => Ok(Reply::Journal(self.unit(address)?.journal_page())),
             Command::Statistics => Ok(Reply::Statistics(self.target.statistics())),
         }
+    }
+
+    fn unit(&self, address: control::LunAddress) -> Result<&Arc<Unit>, String> {
+        self.target
+            .unit(address_of(address))
+            .ok_or_else(|| format!("target {} has no logical unit {}", address.target, address.lun))
     }
 
     fn hello(&mut self, version: u32) -> Result<Reply, String> {

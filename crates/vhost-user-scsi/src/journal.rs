@@ -2,22 +2,52 @@
 
 use std::{collections::VecDeque, fmt::Write};
 
-use control::{JournalEntry, JournalPage};
+use control::{JournalEntry, JournalPage, TaskManagementEntry};
 use rustix::time::{ClockId, clock_gettime};
-use scsi::command::Command;
+use scsi::{command::Command, task::TaskManagementFunction};
 
 use crate::wire::{CDB_SIZE, Response};
 
 /// Entries a journal keeps. The oldest goes when one more comes.
 pub const JOURNAL_LEN_MAX: usize = 4096;
 
-/// One answered command, as compact as it is kept. Fields as in [`JournalEntry`].
+/// One answered request, as compact as it is kept.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub enum Record {
+    /// A command.
+    Command(CommandRecord),
+    /// A task management function.
+    TaskManagement(TaskManagementRecord),
+}
+
+/// One answered task management function. Fields as in [`TaskManagementEntry`].
+#[derive(Clone, Debug)]
+pub struct TaskManagementRecord {
     /// When its descriptor was fetched, CLOCK_MONOTONIC in microseconds.
     pub fetched_us: u64,
     /// When it was answered.
     pub completed_us: u64,
+    /// Which function.
+    pub function: TaskManagementFunction,
+    /// Identifier of the command it concerns.
+    pub tag: u64,
+    /// Whether it was held.
+    pub held: bool,
+    /// Its response.
+    pub response: Response,
+}
+
+/// One answered command. Fields as in [`JournalEntry`].
+#[derive(Clone, Debug)]
+pub struct CommandRecord {
+    /// When its descriptor was fetched, CLOCK_MONOTONIC in microseconds.
+    pub fetched_us: u64,
+    /// When it was answered.
+    pub completed_us: u64,
+    /// Its identifier.
+    pub tag: u64,
+    /// Whether it was held.
+    pub held: bool,
     /// CDB, zero-padded.
     pub cdb: [u8; CDB_SIZE],
     /// Length of the data-out buffer in bytes.
@@ -32,6 +62,18 @@ pub struct Record {
     pub residual: u32,
     /// Response of the transport.
     pub response: Response,
+}
+
+impl From<CommandRecord> for Record {
+    fn from(record: CommandRecord) -> Self {
+        Record::Command(record)
+    }
+}
+
+impl From<TaskManagementRecord> for Record {
+    fn from(record: TaskManagementRecord) -> Self {
+        Record::TaskManagement(record)
+    }
 }
 
 /// The journal of a logical unit.
@@ -56,26 +98,47 @@ impl Journal {
         *self = Journal::default();
     }
 
-    /// The journal as records and the number of those lost.
+    /// The journal in the words of the control socket. What is held is no part of it.
     #[must_use]
-    pub fn snapshot(&self) -> (Vec<Record>, u64) {
-        (self.records.iter().cloned().collect(), self.dropped)
+    pub fn page(&self) -> JournalPage {
+        let mut page = JournalPage { dropped: self.dropped, ..JournalPage::default() };
+        for record in &self.records {
+            match record {
+                Record::Command(record) => page.entries.push(entry(record)),
+                Record::TaskManagement(record) => {
+                    page.task_management.push(task_management_entry(record));
+                }
+            }
+        }
+        page
     }
 }
 
-/// A snapshot in the words of the control socket.
-#[must_use]
-pub fn page((records, dropped): (Vec<Record>, u64)) -> JournalPage {
-    JournalPage { dropped, entries: records.into_iter().map(entry).collect() }
+fn task_management_entry(record: &TaskManagementRecord) -> TaskManagementEntry {
+    TaskManagementEntry {
+        fetched_us: record.fetched_us,
+        completed_us: record.completed_us,
+        function: record.function.name().to_owned(),
+        tag: record.tag,
+        held: record.held,
+        response: record.response as u8,
+    }
 }
 
-fn entry(record: Record) -> JournalEntry {
+/// Name of the command in a CDB, or its opcode in hex if it is unknown.
+pub(crate) fn command_name(cdb: &[u8; CDB_SIZE]) -> String {
+    Command::lookup(cdb).map_or_else(|| hex(&cdb[..1]), |command| command.name().to_owned())
+}
+
+fn entry(record: &CommandRecord) -> JournalEntry {
     let command = Command::lookup(&record.cdb);
     let cdb_len = command.map_or_else(|| padded_cdb_len(&record.cdb), Command::cdb_len);
     JournalEntry {
         fetched_us: record.fetched_us,
         completed_us: record.completed_us,
-        command: command.map_or_else(|| hex(&record.cdb[..1]), |command| command.name().to_owned()),
+        tag: record.tag,
+        held: record.held,
+        command: command_name(&record.cdb),
         cdb: hex(&record.cdb[..cdb_len.min(CDB_SIZE)]),
         data_out_len: record.data_out_len.into(),
         data_in_len: record.data_in_len.into(),
@@ -120,14 +183,16 @@ pub fn now_us() -> u64 {
 mod tests {
     use super::*;
 
-    fn record(lba: u8) -> Record {
+    fn record(lba: u8) -> CommandRecord {
         let mut cdb = [0; CDB_SIZE];
         cdb[0] = 0x28;
         cdb[5] = lba;
         cdb[8] = 1;
-        Record {
+        CommandRecord {
             fetched_us: 1,
             completed_us: 2,
+            tag: 9,
+            held: true,
             cdb,
             data_out_len: 0,
             data_in_len: 512,
@@ -141,11 +206,13 @@ mod tests {
     #[test]
     fn page_names_commands_and_prints_bytes_in_hex() {
         let mut journal = Journal::default();
-        journal.push(record(7));
-        let page = page(journal.snapshot());
+        journal.push(record(7).into());
+        let page = journal.page();
         let expected = JournalEntry {
             fetched_us: 1,
             completed_us: 2,
+            tag: 9,
+            held: true,
             command: "READ(10)".into(),
             cdb: "28000000000700000100".into(),
             data_out_len: 0,
@@ -155,7 +222,31 @@ mod tests {
             residual: 512,
             response: 1,
         };
-        assert_eq!(page, JournalPage { dropped: 0, entries: vec![expected] });
+        assert_eq!(page, JournalPage { entries: vec![expected], ..JournalPage::default() });
+    }
+
+    #[test]
+    fn page_names_task_management_functions() {
+        let mut journal = Journal::default();
+        let record = TaskManagementRecord {
+            fetched_us: 3,
+            completed_us: 4,
+            function: TaskManagementFunction::AbortTask,
+            tag: 77,
+            held: false,
+            response: Response::FunctionRejected,
+        };
+        journal.push(record.into());
+        let expected = TaskManagementEntry {
+            fetched_us: 3,
+            completed_us: 4,
+            function: "ABORT TASK".into(),
+            tag: 77,
+            held: false,
+            response: 11,
+        };
+        let page = journal.page();
+        assert_eq!(page, JournalPage { task_management: vec![expected], ..JournalPage::default() });
     }
 
     #[test]
@@ -169,30 +260,29 @@ mod tests {
         ] {
             let mut unknown = record(0);
             unknown.cdb[0] = opcode;
-            let entry = entry(unknown);
+            let entry = entry(&unknown);
             assert_eq!((entry.command.as_str(), entry.cdb.len()), (name, digits));
         }
         let mut variable = record(0);
         variable.cdb = [0; CDB_SIZE];
         variable.cdb[0] = 0x7f;
         variable.cdb[7] = 255;
-        assert_eq!(entry(variable).cdb.len(), 64);
+        assert_eq!(entry(&variable).cdb.len(), 64);
     }
 
     #[test]
     fn journal_keeps_the_newest_and_counts_the_rest() {
         let mut journal = Journal::default();
         for _ in 0..3 {
-            journal.push(record(1));
+            journal.push(record(1).into());
         }
         for _ in 0..JOURNAL_LEN_MAX {
-            journal.push(record(2));
+            journal.push(record(2).into());
         }
-        let (records, dropped) = journal.snapshot();
-        assert_eq!((records.len(), dropped), (4096, 3));
-        assert!(records.iter().all(|record| record.cdb[5] == 2));
+        let page = journal.page();
+        assert_eq!((page.entries.len(), page.dropped), (4096, 3));
+        assert!(page.entries.iter().all(|entry| entry.cdb == "28000000000200000100"));
         journal.clear();
-        let (records, dropped) = journal.snapshot();
-        assert_eq!((records.len(), dropped), (0, 0));
+        assert_eq!(journal.page(), JournalPage::default());
     }
 }

@@ -12,6 +12,7 @@ pub mod backend;
 pub mod chain;
 mod control_queue;
 pub mod control_server;
+mod held;
 pub mod journal;
 mod poll;
 mod request_queue;

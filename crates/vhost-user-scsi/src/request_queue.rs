@@ -10,10 +10,10 @@ use tracing::{debug, trace};
 use crate::{
     backend::{Ring, RingError},
     chain::Chain,
-    journal::{Record, now_us},
+    journal::{CommandRecord, now_us},
     target::Target,
     unit::Running,
-    wire::{CmdReq, CmdResp, Response, SENSE_SIZE, task_attribute},
+    wire::{CDB_SIZE, CmdReq, CmdResp, Response, SENSE_SIZE, task_attribute},
 };
 
 /// Length of the device-readable header.
@@ -28,9 +28,9 @@ const _: () = assert!(size_of::<CmdResp>() == RESPONSE_LEN as usize);
 pub(crate) fn serve(target: &Target, queue: usize, ring: &Ring) {
     ring.drain(|ring| match fetch(target, queue, ring)? {
         Fetched::Nothing => Ok(false),
+        Fetched::Held => Ok(true),
         Fetched::Command(command) => {
-            let outcome = command.execute(target);
-            command.complete(target, outcome);
+            command.carry_out(target);
             Ok(true)
         }
         Fetched::Refused(chain, why) => {
@@ -43,6 +43,8 @@ pub(crate) fn serve(target: &Target, queue: usize, ring: &Ring) {
 /// What a look at the queue brought.
 enum Fetched {
     Nothing,
+    /// A command that its unit holds.
+    Held,
     Command(Command),
     Refused(Chain, Refusal),
 }
@@ -62,9 +64,11 @@ pub(crate) struct Command {
     chain: Chain,
     request: CmdReq,
     address: LunAddress,
-    /// Absent if the target is there but the logical unit is not.
+    /// Absent if the target is there but the logical unit is not, and while the unit holds it.
     running: Option<Running>,
     fetched_us: u64,
+    /// Whether its unit has held it.
+    held: bool,
 }
 
 fn fetch(target: &Target, queue: usize, ring: &Ring) -> Result<Fetched, RingError> {
@@ -73,10 +77,13 @@ fn fetch(target: &Target, queue: usize, ring: &Ring) -> Result<Fetched, RingErro
         None => Fetched::Nothing,
         Some(chain) => match parse(target, &chain) {
             Ok((request, address)) => {
-                let tag = Some(request.tag.get());
-                let running = target.unit(address).map(|unit| unit.begin(tag));
                 let fetched_us = now_us();
-                Fetched::Command(Command { chain, request, address, running, fetched_us })
+                let command =
+                    Command { chain, request, address, running: None, fetched_us, held: false };
+                match target.unit(address) {
+                    None => Fetched::Command(command),
+                    Some(unit) => unit.admit(command).map_or(Fetched::Held, Fetched::Command),
+                }
             }
             Err(why) => Fetched::Refused(chain, why),
         },
@@ -124,6 +131,54 @@ fn refuse(target: &Target, chain: Chain, why: Refusal) {
 }
 
 impl Command {
+    pub(crate) fn tag(&self) -> u64 {
+        self.request.tag.get()
+    }
+
+    pub(crate) fn cdb(&self) -> &[u8; CDB_SIZE] {
+        &self.request.cdb
+    }
+
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    pub(crate) fn fetched_us(&self) -> u64 {
+        self.fetched_us
+    }
+
+    /// It is registered with its unit.
+    pub(crate) fn runs(&mut self, running: Running) {
+        self.running = Some(running);
+    }
+
+    /// As [`Command::runs`], after it was held.
+    pub(crate) fn resume(&mut self, running: Running) {
+        self.held = true;
+        self.runs(running);
+    }
+
+    /// Executes and completes it.
+    pub(crate) fn carry_out(self, target: &Target) {
+        let outcome = self.execute(target);
+        self.complete(target, outcome);
+    }
+
+    /// Completes it without having executed it.
+    pub(crate) fn end(self, target: &Target, response: Response) {
+        // Nothing was moved, so all data offered is residual.
+        let residual = self.data_out_len() + self.data_in_len();
+        self.finish(target, &CmdResp::of_transport(response, residual), response, 0);
+    }
+
+    fn data_out_len(&self) -> u32 {
+        self.chain.readable_len() - REQUEST_LEN
+    }
+
+    fn data_in_len(&self) -> u32 {
+        self.chain.writable_len() - RESPONSE_LEN
+    }
+
     /// Lets the device server execute it, moving data straight between medium and guest.
     fn execute(&self, target: &Target) -> Outcome {
         let task = TaskContext {
@@ -138,19 +193,24 @@ impl Command {
         target.device().execute(target.nexus(), self.address, &task, &mut data)
     }
 
-    /// Writes response and journal, then gives the chain back to the driver.
+    /// Completes it with what the device server made of it.
     fn complete(self, target: &Target, outcome: Outcome) {
-        let data_out_len = self.chain.readable_len() - REQUEST_LEN;
-        let data_in_len = self.chain.writable_len() - RESPONSE_LEN;
         let moved = outcome.data_out_len + outcome.data_in_len;
-        let residual = u64::from(data_out_len + data_in_len)
+        let residual = u64::from(self.data_out_len() + self.data_in_len())
             .checked_sub(moved)
             .and_then(|residual| u32::try_from(residual).ok())
             .expect("the device server moves no more than it was offered");
         let response = if outcome.overrun { Response::Overrun } else { Response::Ok };
         let sense = outcome.sense.unwrap_or_default();
         let answer =
-            self.answer(&sense, residual, outcome.status_qualifier, outcome.status as u8, response);
+            answer(&sense, residual, outcome.status_qualifier, outcome.status as u8, response);
+        let data_in_moved = u32::try_from(outcome.data_in_len).expect("no more than was offered");
+        self.finish(target, &answer, response, data_in_moved);
+    }
+
+    /// Writes response and journal, then gives the chain back to the driver.
+    fn finish(self, target: &Target, answer: &CmdResp, response: Response, data_in_moved: u32) {
+        let residual = answer.resid.get();
         trace!(
             target = self.address.target,
             lun = self.address.lun,
@@ -164,40 +224,40 @@ impl Command {
         );
 
         target.count_command();
-        let answered = self.chain.write_header(&answer);
+        let answered = self.chain.write_header(answer);
         if let Some(running) = &self.running {
-            running.unit().record(Record {
+            running.unit().record(CommandRecord {
                 fetched_us: self.fetched_us,
                 completed_us: now_us(),
+                tag: self.tag(),
+                held: self.held,
                 cdb: self.request.cdb,
-                data_out_len,
-                data_in_len,
+                data_out_len: self.data_out_len(),
+                data_in_len: self.data_in_len(),
                 status: answer.status,
-                sense: sense.into(),
+                sense: answer.sense[..answer.sense_len.get() as usize].into(),
                 residual,
                 response,
             });
         }
-        let data_in_moved = u32::try_from(outcome.data_in_len).expect("no more than was offered");
         self.chain.complete(if answered { RESPONSE_LEN + data_in_moved } else { 0 });
         // Only now has the command ended for those who wait for it.
         drop(self.running);
     }
+}
 
-    fn answer(
-        &self,
-        sense: &[u8],
-        residual: u32,
-        status_qualifier: u16,
-        status: u8,
-        response: Response,
-    ) -> CmdResp {
-        let sense_len = sense.len().min(SENSE_SIZE);
-        let mut answer = CmdResp::of_transport(response, residual);
-        answer.sense[..sense_len].copy_from_slice(&sense[..sense_len]);
-        answer.sense_len = u32::try_from(sense_len).expect("at most SENSE_SIZE").into();
-        answer.status_qualifier = status_qualifier.into();
-        answer.status = status;
-        answer
-    }
+fn answer(
+    sense: &[u8],
+    residual: u32,
+    status_qualifier: u16,
+    status: u8,
+    response: Response,
+) -> CmdResp {
+    let sense_len = sense.len().min(SENSE_SIZE);
+    let mut answer = CmdResp::of_transport(response, residual);
+    answer.sense[..sense_len].copy_from_slice(&sense[..sense_len]);
+    answer.sense_len = u32::try_from(sense_len).expect("at most SENSE_SIZE").into();
+    answer.status_qualifier = status_qualifier.into();
+    answer.status = status;
+    answer
 }

@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-use control::Statistics;
+use control::{Faults, Statistics};
 use device_server::{ConfigError, Device, LuConfig, LunAddress, NexusId};
 
 use crate::{
     backend::{QUEUES_MAX, QueueHandler, Ring},
     control_queue, request_queue,
     unit::{StillInFlight, Unit, Which},
-    wire::{self, CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE},
+    wire::{self, CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE, Response},
 };
 
 /// Most request queues: what is left of [`QUEUES_MAX`].
@@ -26,9 +26,9 @@ pub const REQUEST_QUEUES_MAX: usize = QUEUES_MAX - FIRST_REQUEST_QUEUE;
 /// How long a reset or a task management function waits for requests in flight.
 const WAIT_LIMIT: Duration = Duration::from_secs(3);
 
-/// Why a logical unit was not reset. Nothing has changed then.
+/// Why a logical unit was not changed. Nothing has happened to it then.
 #[derive(Debug, thiserror::Error)]
-pub enum ResetError {
+pub enum ChangeError {
     /// There is no such unit, or it cannot be what it shall become.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -125,31 +125,58 @@ impl Target {
         self.fetch_locks[queue].lock().expect("no holder panics")
     }
 
-    /// Makes a logical unit as new, with the barrier of the control socket: when this returns, no
-    /// request fetched before runs on the unit, and every one fetched later sees the new unit.
+    /// Makes a logical unit as new, behind the barrier.
     ///
     /// # Errors
-    /// If the configuration is refused or a request in flight does not end; nothing has changed then.
-    pub fn reset_lun(&self, address: LunAddress, config: &LuConfig) -> Result<(), ResetError> {
+    /// If the configuration is refused or a request that runs does not end; nothing has changed then.
+    pub fn reset_lun(&self, address: LunAddress, config: &LuConfig) -> Result<(), ChangeError> {
+        self.change(address, |unit| {
+            self.device.reset_lu(address, config.clone())?;
+            unit.set_faults(Faults::default());
+            // Not RESET: the initiator would send them again, to a unit that is now another test's.
+            for held in unit.take_held(Which::All) {
+                held.end(self, Response::Aborted);
+            }
+            unit.clear_journal();
+            Ok(())
+        })
+    }
+
+    /// Says what goes wrong on a logical unit, behind the barrier.
+    ///
+    /// # Errors
+    /// If a request that runs does not end; nothing has changed then.
+    pub fn set_faults(&self, address: LunAddress, faults: Faults) -> Result<(), ChangeError> {
+        self.change(address, |unit| {
+            unit.set_faults(faults);
+            Ok(())
+        })
+    }
+
+    /// The barrier of the control socket: when this returns, no request fetched before the change runs
+    /// on the unit, and every one fetched later sees it changed.
+    fn change(
+        &self,
+        address: LunAddress,
+        change: impl FnOnce(&Arc<Unit>) -> Result<(), ConfigError>,
+    ) -> Result<(), ChangeError> {
         let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
         let deadline = std::time::Instant::now() + self.wait_limit;
         loop {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
-            unit.wait_for(Which::All, left).map_err(|source| ResetError::Busy {
+            unit.wait_for(Which::All, left).map_err(|source| ChangeError::Busy {
                 address,
                 limit: self.wait_limit,
                 source,
             })?;
             let nothing_fetched: Vec<_> =
                 (0..self.fetch_locks.len()).map(|queue| self.fetching(queue)).collect();
-            if unit.has(Which::All) {
+            if unit.runs(Which::All) {
                 // Something was fetched between the wait and the locks.
                 drop(nothing_fetched);
                 continue;
             }
-            self.device.reset_lu(address, config.clone())?;
-            unit.clear_journal();
-            return Ok(());
+            return Ok(change(unit)?);
         }
     }
 
@@ -198,6 +225,16 @@ impl QueueHandler for Target {
             // The driver's buffers wait in the ring until there is an event to report.
             EVENT_QUEUE => {}
             _ => request_queue::serve(self, queue, ring),
+        }
+    }
+
+    fn session_ended(&self) {
+        for unit in self.units.values() {
+            unit.forget_held();
+            // Something that was held may just have been released.
+            if let Err(left) = unit.wait_for(Which::All, self.wait_limit) {
+                tracing::warn!(%left, "a session has ended");
+            }
         }
     }
 }

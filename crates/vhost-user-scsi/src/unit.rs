@@ -1,29 +1,44 @@
-//! What the transport keeps for each logical unit: the requests in flight on it and its journal.
+//! What the transport keeps for each logical unit: the requests in flight on it, those it holds, and its
+//! journal.
 //!
 //! The registry answers the questions only the transport can: is this tag in flight, and has
 //! everything that came before ended?
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, Weak},
     time::{Duration, Instant},
 };
 
-use crate::journal::{Journal, Record};
+use control::{Faults, JournalPage, TaskManagementFault};
+
+use crate::{
+    backend::Keeper,
+    held::Held,
+    journal::{Journal, Record},
+    request_queue::Command,
+};
 
 /// A logical unit as the transport sees it.
 #[derive(Debug, Default)]
 pub struct Unit {
-    in_flight: Mutex<InFlight>,
+    tasks: Mutex<Tasks>,
     /// Notified when a request ends while somebody waits.
     ended: Condvar,
     journal: Mutex<Journal>,
 }
 
 #[derive(Debug, Default)]
-struct InFlight {
+struct Tasks {
     next_sequence: u64,
-    requests: Vec<Request>,
+    running: Vec<Request>,
     waiting: u32,
+    /// In order of arrival, with their sequence numbers.
+    held: VecDeque<(u64, Held)>,
+    /// How many of the next commands are held.
+    hold: u32,
+    /// What becomes of the next task management functions.
+    task_management: VecDeque<TaskManagementFault>,
 }
 
 /// A command, or a task management function, which has no tag of its own.
@@ -50,18 +65,32 @@ pub enum Which {
 pub struct StillInFlight(pub usize);
 
 impl Which {
-    fn covers(self, request: Request) -> bool {
+    fn covers(self, request: Option<u64>) -> bool {
         match self {
-            Which::Tag(tag) => request.tag == Some(tag),
-            Which::Commands => request.tag.is_some(),
+            Which::Tag(tag) => request == Some(tag),
+            Which::Commands => request.is_some(),
             Which::All => true,
         }
     }
 }
 
+impl Tasks {
+    fn next_sequence(&mut self) -> u64 {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        sequence
+    }
+
+    fn run(&mut self, unit: &Arc<Unit>, tag: Option<u64>) -> Running {
+        let sequence = self.next_sequence();
+        self.running.push(Request { sequence, tag });
+        Running { unit: Arc::clone(unit), sequence }
+    }
+}
+
 impl Unit {
-    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
-        self.in_flight.lock().expect("no holder panics")
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().expect("no holder panics")
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
@@ -71,33 +100,105 @@ impl Unit {
     /// Registers a command, or a task management function without tag, until the guard is dropped.
     #[must_use]
     pub fn begin(self: &Arc<Self>, tag: Option<u64>) -> Running {
-        let mut in_flight = self.in_flight();
-        let sequence = in_flight.next_sequence;
-        in_flight.next_sequence += 1;
-        in_flight.requests.push(Request { sequence, tag });
-        Running { unit: Arc::clone(self), sequence }
+        self.tasks().run(self, tag)
     }
 
-    /// Whether any such request is in flight.
+    /// Registers a command that was just fetched and gives it back, to be executed; or holds it.
+    pub(crate) fn admit(self: &Arc<Self>, mut command: Command) -> Option<Command> {
+        let mut tasks = self.tasks();
+        if let Some(left) = tasks.hold.checked_sub(1) {
+            tasks.hold = left;
+            self.keep(&mut tasks, Held::Command(command));
+            return None;
+        }
+        command.runs(tasks.run(self, Some(command.tag())));
+        Some(command)
+    }
+
+    /// Holds a task management function.
+    pub(crate) fn hold(self: &Arc<Self>, held: Held) {
+        self.keep(&mut self.tasks(), held);
+    }
+
+    fn keep(self: &Arc<Self>, tasks: &mut Tasks, held: Held) {
+        let unit = Arc::downgrade(self);
+        let keeper: Weak<dyn Keeper> = unit;
+        // With its ring stopped, nobody waits for it any more.
+        if held.chain().keep(&keeper) {
+            let sequence = tasks.next_sequence();
+            tasks.held.push_back((sequence, held));
+        }
+    }
+
+    /// Takes what is held, in order of arrival; from now on it runs.
+    pub(crate) fn take_held(self: &Arc<Self>, which: Which) -> Vec<Held> {
+        let mut tasks = self.tasks();
+        let (taken, kept): (VecDeque<_>, VecDeque<_>) =
+            tasks.held.drain(..).partition(|(_, held)| which.covers(held.tag()));
+        tasks.held = kept;
+        taken.into_iter().map(|(_, held)| self.resume(&mut tasks, held)).collect()
+    }
+
+    /// Takes what is held now, one after the other: what is done with one may end others.
+    pub(crate) fn release(self: &Arc<Self>) -> impl Iterator<Item = Held> {
+        let before = self.tasks().next_sequence;
+        std::iter::from_fn(move || {
+            let mut tasks = self.tasks();
+            let (_, held) = tasks.held.pop_front_if(|(sequence, _)| *sequence < before)?;
+            Some(self.resume(&mut tasks, held))
+        })
+    }
+
+    fn resume(self: &Arc<Self>, tasks: &mut Tasks, mut held: Held) -> Held {
+        held.runs(tasks.run(self, held.tag()));
+        held
+    }
+
+    /// Drops everything that is held, unanswered.
+    pub(crate) fn forget_held(&self) {
+        self.tasks().held.clear();
+    }
+
+    /// Says what goes wrong from now on.
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        let mut tasks = self.tasks();
+        tasks.hold = faults.hold;
+        tasks.task_management = faults.task_management.into();
+    }
+
+    /// What becomes of a task management function that was just fetched.
+    pub(crate) fn next_fault(&self) -> Option<TaskManagementFault> {
+        self.tasks().task_management.pop_front()
+    }
+
+    /// Whether any such request runs.
+    #[must_use]
+    pub fn runs(&self, which: Which) -> bool {
+        self.tasks().running.iter().any(|request| which.covers(request.tag))
+    }
+
+    /// Whether any such request is in flight: runs or is held.
     #[must_use]
     pub fn has(&self, which: Which) -> bool {
-        self.in_flight().requests.iter().any(|request| which.covers(*request))
+        let tasks = self.tasks();
+        tasks.running.iter().any(|request| which.covers(request.tag))
+            || tasks.held.iter().any(|(_, held)| which.covers(held.tag()))
     }
 
-    /// Waits until none of the requests is in flight that were registered before this call. Requests
-    /// that come later are not waited for.
+    /// Waits until none of the requests runs that were registered before this call. Requests that come
+    /// later, and those that are held, are not waited for.
     ///
     /// # Errors
     /// If `limit` passes first.
     pub fn wait_for(&self, which: Which, limit: Duration) -> Result<(), StillInFlight> {
         let deadline = Instant::now() + limit;
-        let mut in_flight = self.in_flight();
-        let before = in_flight.next_sequence;
-        in_flight.waiting += 1;
+        let mut tasks = self.tasks();
+        let before = tasks.next_sequence;
+        tasks.waiting += 1;
         let result = loop {
             let concerned =
-                |request: &&Request| request.sequence < before && which.covers(**request);
-            let left = in_flight.requests.iter().filter(concerned).count();
+                |request: &&Request| request.sequence < before && which.covers(request.tag);
+            let left = tasks.running.iter().filter(concerned).count();
             let now = Instant::now();
             if left == 0 {
                 break Ok(());
@@ -105,27 +206,33 @@ impl Unit {
             if now >= deadline {
                 break Err(StillInFlight(left));
             }
-            (in_flight, _) =
-                self.ended.wait_timeout(in_flight, deadline - now).expect("no holder panics");
+            (tasks, _) = self.ended.wait_timeout(tasks, deadline - now).expect("no holder panics");
         };
-        in_flight.waiting -= 1;
+        tasks.waiting -= 1;
         result
     }
 
-    /// Writes an answered command into the journal.
-    pub fn record(&self, record: Record) {
-        self.journal().push(record);
+    /// Writes an answered request into the journal.
+    pub fn record(&self, record: impl Into<Record>) {
+        self.journal().push(record.into());
     }
 
-    /// The journal since the last reset: records and the number of those lost.
+    /// The journal since the last reset, and what is held.
     #[must_use]
-    pub fn journal_snapshot(&self) -> (Vec<Record>, u64) {
-        self.journal().snapshot()
+    pub fn journal_page(&self) -> JournalPage {
+        let held = self.tasks().held.iter().map(|(_, held)| held.entry()).collect();
+        JournalPage { held, ..self.journal().page() }
     }
 
     /// Forgets the journal.
     pub fn clear_journal(&self) {
         self.journal().clear();
+    }
+}
+
+impl Keeper for Unit {
+    fn ring_stops(&self) {
+        self.tasks().held.retain(|(_, held)| !held.chain().is_stale());
     }
 }
 
@@ -139,17 +246,17 @@ pub struct Running {
 impl Running {
     /// The unit it runs on.
     #[must_use]
-    pub fn unit(&self) -> &Unit {
+    pub fn unit(&self) -> &Arc<Unit> {
         &self.unit
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut in_flight = self.unit.in_flight();
-        let position = in_flight.requests.iter().position(|other| other.sequence == self.sequence);
-        in_flight.requests.swap_remove(position.expect("a running request is registered"));
-        if in_flight.waiting > 0 {
+        let mut tasks = self.unit.tasks();
+        let position = tasks.running.iter().position(|other| other.sequence == self.sequence);
+        tasks.running.swap_remove(position.expect("a running request is registered"));
+        if tasks.waiting > 0 {
             self.unit.ended.notify_all();
         }
     }
@@ -203,7 +310,7 @@ mod tests {
         let early = unit.begin(Some(1));
         let late = thread::scope(|scope| {
             let waiter = scope.spawn(|| unit.wait_for(Which::All, LONG));
-            while unit.in_flight().waiting == 0 {
+            while unit.tasks().waiting == 0 {
                 thread::yield_now();
             }
             let late = unit.begin(Some(2));

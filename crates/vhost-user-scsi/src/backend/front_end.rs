@@ -138,6 +138,7 @@ fn serve_one(
     stop.session(None);
     drop(daemon);
     handler.close_exit_events();
+    device.session_ended();
     match result {
         Ok(()) => info!("front end disconnected"),
         // How a session ends when the front end just closes its socket, even within a message.

@@ -11,6 +11,12 @@ pub use front_end::FrontEnd;
 pub(crate) use ring::ring_with_a_command;
 pub use ring::{Ring, RingError, Ticket};
 
+/// Somebody who keeps chains of a ring for later.
+pub trait Keeper: Send + Sync {
+    /// A ring stops: its chains have to be dropped now.
+    fn ring_stops(&self);
+}
+
 /// A virtio device: what the protocol has to ask it.
 pub trait QueueHandler: Send + Sync + 'static {
     /// Number of virtqueues, at most [`QUEUES_MAX`].
@@ -24,6 +30,10 @@ pub trait QueueHandler: Send + Sync + 'static {
 
     /// The driver may have made chains available on this queue. Called on the queue's worker.
     fn serve(&self, queue: usize, ring: &Ring);
+
+    /// The front end has gone, and no worker runs any more. Chains that are still kept belong to it
+    /// and have to be dropped.
+    fn session_ended(&self);
 }
 
 /// Most virtqueues of a device: the vhost-user-backend crate names the queues of a worker in a 64-bit

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Arc, Condvar, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutG
 use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
+use super::Keeper;
 use crate::chain::Chain;
 
 /// Guest memory as the front end may replace it under way.
@@ -62,6 +63,14 @@ struct Shared {
     stopping: AtomicBool,
     idle_lock: Mutex<()>,
     idle: Condvar,
+    /// Who has kept chains since the ring was started. Changes under the vring's lock.
+    keepers: Mutex<Vec<Weak<dyn Keeper>>>,
+}
+
+impl Shared {
+    fn keepers(&self) -> MutexGuard<'_, Vec<Weak<dyn Keeper>>> {
+        self.keepers.lock().expect("no holder panics")
+    }
 }
 
 impl Ring {
@@ -147,12 +156,20 @@ impl Ring {
         })
     }
 
-    /// Stops the ring: no chain is popped any more, those in flight are waited for, and what is still
-    /// in flight after `limit` is abandoned. Nothing touches the ring afterwards.
+    /// Stops the ring: no chain is popped any more, those that are kept are dropped, those in flight
+    /// are waited for, and what is still in flight after `limit` is abandoned. Nothing touches the
+    /// ring afterwards.
     fn stop(&self, limit: Duration) {
         let shared = &*self.shared;
         shared.stopping.store(true, Ordering::SeqCst);
-        self.state().get_queue_mut().set_ready(false);
+        let keepers = {
+            let mut state = self.state();
+            state.get_queue_mut().set_ready(false);
+            std::mem::take(&mut *shared.keepers())
+        };
+        for keeper in keepers.iter().filter_map(Weak::upgrade) {
+            keeper.ring_stops();
+        }
         let guard = shared.idle_lock.lock().expect("no holder panics");
         let (guard, _) = shared
             .idle
@@ -212,6 +229,28 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// Whether its ring still runs, so that it can be kept: `keeper` is told when the ring stops.
+    pub(crate) fn keep(&self, keeper: &Weak<dyn Keeper>) -> bool {
+        let state = self.ring.state();
+        let runs = self.is_current(&state);
+        let mut keepers = self.ring.shared.keepers();
+        let known = keepers.iter().any(|known| std::ptr::addr_eq(known.as_ptr(), keeper.as_ptr()));
+        if runs && !known {
+            keepers.push(Weak::clone(keeper));
+        }
+        runs
+    }
+
+    /// Whether its ring has been stopped since.
+    pub(crate) fn is_stale(&self) -> bool {
+        !self.is_current(&self.ring.state())
+    }
+
+    fn is_current(&self, state: &VringState<Memory>) -> bool {
+        let generation = self.ring.shared.generation.load(Ordering::Relaxed);
+        state.get_queue().ready() && generation == self.generation
+    }
+
     pub(crate) fn complete(mut self, used_len: u32) {
         self.open = false;
         self.ring.finish(self.head, self.generation, Some(used_len));
@@ -244,6 +283,7 @@ impl VringT<Memory> for Ring {
             stopping: AtomicBool::new(false),
             idle_lock: Mutex::new(()),
             idle: Condvar::new(),
+            keepers: Mutex::new(Vec::new()),
         };
         Ok(Ring { vring, shared: Arc::new(shared) })
     }
@@ -417,6 +457,39 @@ mod tests {
         drop(ring.pop().expect("a sound ring").expect("one chain"));
         ring.stop(Duration::from_secs(1000));
         assert_eq!(used(&ring), 0);
+    }
+
+    /// Keeps chains, and drops them when it is told to.
+    #[derive(Default)]
+    struct Shelf(Mutex<Vec<Chain>>);
+
+    impl Keeper for Shelf {
+        fn ring_stops(&self) {
+            self.0.lock().expect("no holder panics").retain(|chain| !chain.is_stale());
+        }
+    }
+
+    #[test]
+    fn keeper_is_told_when_the_ring_stops_and_not_later() {
+        let ring = ring_with_a_command();
+        let shelf = Arc::new(Shelf::default());
+        let weak = Arc::downgrade(&shelf);
+        let keeper: Weak<dyn Keeper> = weak;
+        let chain = ring.pop().expect("a sound ring").expect("one chain");
+        assert!(!chain.is_stale() && chain.keep(&keeper));
+        shelf.0.lock().expect("no panic").push(chain);
+        // It would wait so long for a chain that nobody drops.
+        ring.stop(Duration::from_secs(1000));
+        assert!(shelf.0.lock().expect("no panic").is_empty());
+        assert_eq!(used(&ring), 0);
+
+        ring.set_queue_next_avail(0);
+        ring.set_queue_ready(true);
+        let chain = ring.pop().expect("a sound ring").expect("one chain");
+        ring.stop(Duration::ZERO);
+        assert!(chain.is_stale() && !chain.keep(&keeper), "nobody would be told");
+        ring.set_queue_ready(true);
+        assert!(chain.is_stale() && !chain.keep(&keeper), "the ring is another");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod commands;
 mod control_socket;
 mod driver;
 mod guest;
+mod held;
 mod malformed;
 mod sessions;
 mod task_management;

@@ -1,0 +1,72 @@
+//! What a logical unit holds: commands and task management functions that were fetched and not begun.
+//! They wait without a thread, until they are released, ended by a task management function or a reset,
+//! or worth nothing because their ring has stopped.
+
+use control::HeldEntry;
+
+use crate::{
+    chain::Chain, control_queue::TaskManagement, journal::command_name, request_queue::Command,
+    target::Target, unit::Running, wire::Response,
+};
+
+/// Something that is held.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Command(Command),
+    TaskManagement(Chain, TaskManagement),
+}
+
+impl Held {
+    /// The tag of a command. A task management function has none of its own.
+    pub(crate) fn tag(&self) -> Option<u64> {
+        match self {
+            Held::Command(command) => Some(command.tag()),
+            Held::TaskManagement(..) => None,
+        }
+    }
+
+    pub(crate) fn chain(&self) -> &Chain {
+        match self {
+            Held::Command(command) => command.chain(),
+            Held::TaskManagement(chain, _) => chain,
+        }
+    }
+
+    /// It is in flight again.
+    pub(crate) fn runs(&mut self, running: Running) {
+        match self {
+            Held::Command(command) => command.resume(running),
+            Held::TaskManagement(_, management) => management.resume(running),
+        }
+    }
+
+    /// Does what it asks for.
+    pub(crate) fn carry_out(self, target: &Target) {
+        match self {
+            Held::Command(command) => command.carry_out(target),
+            Held::TaskManagement(chain, management) => management.carry_out(target, chain),
+        }
+    }
+
+    /// Ends it without doing what it asks for. A command is answered with `response`; the tasks that a
+    /// task management function concerns have ended, which makes it complete.
+    pub(crate) fn end(self, target: &Target, response: Response) {
+        match self {
+            Held::Command(command) => command.end(target, response),
+            Held::TaskManagement(chain, management) => management.respond(chain, Response::Ok),
+        }
+    }
+
+    /// In the words of the control socket.
+    pub(crate) fn entry(&self) -> HeldEntry {
+        let (fetched_us, name, tag) = match self {
+            Held::Command(command) => {
+                (command.fetched_us(), command_name(command.cdb()), command.tag())
+            }
+            Held::TaskManagement(_, management) => {
+                (management.fetched_us(), management.name().to_owned(), management.tag())
+            }
+        };
+        HeldEntry { fetched_us, name, tag }
+    }
+}

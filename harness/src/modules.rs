@@ -3,10 +3,11 @@
 //! `/modules/order` has a line for each module, dependencies before dependents: the name, the file
 //! below `/modules`, and the names it depends on, separated by commas (the image builder takes them
 //! from the modules' own `depends=`). As with modprobe, words such as `scsi_debug.max_queue=1` on
-//! the kernel command line are parameters of the module.
+//! the kernel command line are parameters of the module. `/modules/builtin` names the wanted modules that
+//! are part of the kernel: sysfs shows only those of them that have parameters.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::CString,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ const DIR: &str = "/modules";
 #[derive(Debug, Default)]
 pub struct Modules {
     modules: BTreeMap<String, Module>,
+    builtin: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -31,15 +33,17 @@ struct Module {
 impl Modules {
     /// Reads the list in the image.
     pub fn of_image() -> Result<Self, String> {
-        let path = Path::new(DIR).join("order");
-        let text = fs::read_to_string(&path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        Self::parse(&text)
+        let read = |name| {
+            let path = Path::new(DIR).join(name);
+            fs::read_to_string(&path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        Self::parse(&read("order")?, &read("builtin")?)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(order: &str, builtin: &str) -> Result<Self, String> {
         let mut modules = BTreeMap::new();
-        for line in text.lines() {
+        for line in order.lines() {
             let mut words = line.split_whitespace();
             let (Some(name), Some(file)) = (words.next(), words.next()) else {
                 return Err(format!("module list has a line without a file: {line:?}"));
@@ -48,19 +52,20 @@ impl Modules {
             let module = Module { file: Path::new(DIR).join(file), depends: depends.collect() };
             modules.insert(canonical(name), module);
         }
-        Ok(Modules { modules })
+        Ok(Modules { modules, builtin: builtin.lines().map(canonical).collect() })
     }
 
     /// Whether the image has the module or the kernel has it built in.
     pub fn has(&self, name: &str) -> bool {
-        self.modules.contains_key(&canonical(name)) || is_loaded(name)
+        let name = canonical(name);
+        self.modules.contains_key(&name) || self.builtin.contains(&name) || is_loaded(&name)
     }
 
     /// Loads a module after what it depends on. `params` are added behind those of the kernel command
     /// line. A module that is loaded already or built in is left as it is.
     pub fn load(&self, name: &str, params: &str) -> Result<(), String> {
         let name = canonical(name);
-        if is_loaded(&name) {
+        if self.builtin.contains(&name) || is_loaded(&name) {
             return Ok(());
         }
         let module = self
@@ -109,12 +114,12 @@ mod tests {
     fn the_list_is_names_files_and_dependencies() {
         let list =
             "scsi_common scsi_common.ko\nscsi_mod scsi_mod.ko scsi-common\nsg sg.ko scsi_mod\n";
-        let modules = Modules::parse(list).expect("parses");
+        let modules = Modules::parse(list, "sd_mod\n").expect("parses");
         assert_eq!(modules.modules["scsi_mod"].depends, ["scsi_common"]);
         assert_eq!(modules.modules["sg"].file, Path::new("/modules/sg.ko"));
-        assert!(modules.has("scsi-common"));
+        assert!(modules.has("scsi-common") && modules.has("sd-mod"));
         assert!(!modules.has("no_such_module"));
-        assert!(Modules::parse("alone\n").is_err());
+        assert!(Modules::parse("alone\n", "").is_err());
     }
 
     #[test]

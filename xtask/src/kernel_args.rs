@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use bench::vm_test::Subject;
-use kernel::{
-    image::ImageFiles,
-    request::{Tree, Wanted},
-};
+use kernel::{image::ImageFiles, request::Wanted, tree::Tree};
 
 /// Which kernel.
 #[derive(Clone, Debug, clap::Args)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use host::{apt, cache, tools};
 
-use crate::vmlinux;
+use crate::{mirror, vmlinux};
 
 /// Why there is no kernel to boot.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +98,9 @@ pub enum Error {
     /// A program of the host.
     #[error(transparent)]
     Tool(tools::Error),
+    /// A copy of a tree.
+    #[error(transparent)]
+    Mirror(#[from] mirror::Error),
     /// Packages.
     #[error(transparent)]
     Apt(#[from] apt::Error),

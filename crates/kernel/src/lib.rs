@@ -20,9 +20,11 @@ pub mod image;
 pub mod kbuild;
 pub mod manifest;
 pub mod mirror;
+mod recipe;
 pub mod request;
 mod selection;
 pub mod source;
+pub mod tree;
 pub mod vmlinux;
 mod workspace;
 

@@ -42,6 +42,11 @@ use host::{
 };
 use index::{Index, Pair};
 
+/// The directory below a copy in which it is built: neither source nor in the way. Directly below the
+/// source kbuild names everything relative to it, so a copy can be copied with its objects, and make
+/// finds them up to date there.
+pub const OBJECTS: &str = ".objects";
+
 /// Why a tree could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -1,8 +1,7 @@
 //! A directory of the cache in which one kernel is built, again and again: the source, and in it the
 //! objects.
 //!
-//! The objects are a directory directly below the source because kbuild then names everything
-//! relative to it: a workspace can be copied, and make finds its objects up to date in the copy.
+//! A workspace can be copied with its objects, see [`OBJECTS`].
 
 use std::{
     fs,
@@ -20,10 +19,8 @@ use host::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, kbuild::Kbuild, manifest::Arch};
+use crate::{Error, kbuild::Kbuild, manifest::Arch, mirror::OBJECTS};
 
-/// The directory of objects in a source tree.
-pub(crate) const OBJECTS: &str = "objects";
 /// Written after a build: what it was made of.
 const DONE: &str = "done.json";
 const WORKSPACES: &str = "builds";

@@ -120,6 +120,8 @@ pub struct Contents {
 /// An image not used for this long is removed.
 const UNUSED: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 const IMAGES: &str = "images";
+/// Goes up with every change of what the archive of modules holds.
+const LAYOUT: u32 = 2;
 const CONTENTS: &str = "contents.json";
 const MODULES: &str = "modules.cpio";
 
@@ -175,10 +177,10 @@ fn module_part(
 ) -> Result<PathBuf, Error> {
     let mut wanted = manifest.modules.clone();
     wanted.extend(extra_modules.iter().filter(|name| !manifest.modules.contains(name)).cloned());
-    let key = digest(&format!("{}{manifest:?}{wanted:?}", identity(&kernel.modules_dir)?));
+    let key = digest(&format!("{LAYOUT}{}{manifest:?}{wanted:?}", identity(&kernel.modules_dir)?));
     cache.entry(&format!("{IMAGES}/modules-{key}"), 0, progress, |dir| {
         let closure = modules::closure(&kernel.modules_dir, &wanted)?;
-        let archive = archive_of(manifest, &closure.modules);
+        let archive = archive_of(manifest, &closure);
         let path = dir.join(MODULES);
         fs::write(&path, archive.finish()).map_err(at("write", &path))?;
         let contents = Contents {
@@ -193,7 +195,7 @@ fn module_part(
     })
 }
 
-fn archive_of(manifest: &Manifest, modules: &[modules::Module]) -> Archive {
+fn archive_of(manifest: &Manifest, closure: &modules::Closure) -> Archive {
     let mut archive = Archive::new();
     for directory in &manifest.directories {
         archive.directory(directory);
@@ -202,7 +204,7 @@ fn archive_of(manifest: &Manifest, modules: &[modules::Module]) -> Archive {
         archive.character_device(device);
     }
     let mut order = String::new();
-    for module in modules {
+    for module in &closure.modules {
         let file = format!("{}.ko", module.name);
         let depends = module.depends.join(",");
         let line = format!("{} {file} {depends}", module.name);
@@ -210,6 +212,8 @@ fn archive_of(manifest: &Manifest, modules: &[modules::Module]) -> Archive {
         archive.file(&format!("modules/{file}"), 0o644, &module.content);
     }
     archive.file("modules/order", 0o644, order.as_bytes());
+    let builtin: String = closure.builtin.iter().map(|name| format!("{name}\n")).collect();
+    archive.file("modules/builtin", 0o644, builtin.as_bytes());
     archive
 }
 

@@ -18,7 +18,7 @@ use std::{
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rayon::prelude::*;
 
-use super::{Entry, Error, Kind, Stamp};
+use super::{Entry, Error, Kind, OBJECTS, Stamp};
 use host::{interrupt, tools};
 
 /// What kbuild writes beside or among its sources (`Makefile`: `clean`, `mrproper`), in the words of
@@ -184,6 +184,9 @@ impl Walk {
         let mut found = Found::default();
         for child in children {
             let path = directory.join(child.file_name());
+            if path == Path::new(OBJECTS) {
+                continue;
+            }
             let kind = child.file_type().map_err(unreadable)?;
             let is_hidden =
                 |rules: &Arc<Rules>| is_never_source(&path) || rules.hide(&path, kind.is_dir());

@@ -4,6 +4,7 @@
 //! * [`debian`] fetches one from Debian's packages into the cache.
 //! * [`config`] says what a configuration lacks.
 //! * [`mirror`] copies a kernel tree, so that builds never write to it.
+//! * [`debug_info`] says which line of which source file an address is.
 //! * [`vmlinux`] gets the directly bootable ELF file out of a bzImage.
 //!
 //! It must not know machines, guests or tests.
@@ -14,6 +15,7 @@ mod build;
 pub mod compression;
 pub mod config;
 pub mod debian;
+pub mod debug_info;
 mod error;
 pub mod fragments;
 pub mod image;

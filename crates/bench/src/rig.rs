@@ -12,6 +12,7 @@ use guest_protocol::needs::VmShape;
 use crate::{
     accel::{self, PROBE_DEADLINE, Probe, Verdict, Wish},
     cargo::{self, Binaries, BuildError},
+    decode::Decoder,
     expectations::{Expectations, ExpectationsError},
     image,
     plan::{Catalog, PlanError, Test},
@@ -173,6 +174,7 @@ impl Rig {
             binaries: &self.binaries,
             accel,
             expectations: &self.expectations,
+            decoder: Decoder::new(kernel),
             run_dir: &mut run_dir,
             terminal: &mut self.terminal,
         };

@@ -11,6 +11,7 @@ use guest_protocol::needs::Class;
 
 use crate::{
     cargo::Binaries,
+    decode::Decoder,
     expectations::Expectations,
     outcome::{Outcome, TestRecord, Verdict},
     plan::{self, Group, Test},
@@ -74,6 +75,8 @@ pub struct Bench<'a> {
     pub accel: Accel,
     /// Known defects.
     pub expectations: &'a Expectations,
+    /// Says which lines of the source a bad kernel's addresses are.
+    pub decoder: Decoder,
     /// Sockets and logs.
     pub run_dir: &'a mut RunDir,
     /// The user's screen.
@@ -213,8 +216,12 @@ impl Bench<'_> {
         let mut filed = Vec::new();
         let (mut failed, mut terminal) = (false, &mut *self.terminal);
         let (expectations, kernel, options) = (self.expectations, self.kernel, self.options);
+        let decoder = &mut self.decoder;
         let mut rest = session.run(tests, &group.members, &mut |_, mut record| {
             expectations.judge(&mut record, kernel);
+            if record.verdict == Verdict::New {
+                decoder.decode(&mut record);
+            }
             terminal.test(&record, options);
             failed |= record.verdict == Verdict::New;
             filed.push(record);

@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::error::Error;
 use crate::{
     config::Config,
+    debug_info::DebugFiles,
     manifest::{Arch, Version},
 };
 use host::{
@@ -66,6 +67,8 @@ pub struct Kernel {
     pub modules_dir: PathBuf,
     /// What the reader of a report must know, for example that the locked version has vanished.
     pub note: Option<String>,
+    /// Where its debug information is, if it was built with any.
+    pub debug: Option<DebugFiles>,
     config: Config,
 }
 
@@ -114,6 +117,7 @@ impl Kernel {
             image: modules_dir.join("vmlinux"),
             modules_dir: modules_dir.to_owned(),
             note: None,
+            debug: None,
             config: Config::parse("test", config).expect("a configuration"),
         }
     }
@@ -144,6 +148,12 @@ impl Kernel {
         let config = Config::parse("config", &text).map_err(|error| damaged(error.to_string()))?;
         let built = stored.built.as_ref();
         let origin = built.map(|built| built.origin.clone());
+        let vmlinux = dir.join("debug/vmlinux");
+        let debug = built.filter(|_| vmlinux.exists()).map(|built| DebugFiles {
+            vmlinux,
+            modules: built.objects.clone(),
+            source: Some(built.source.clone()),
+        });
         Ok(Some(Kernel {
             name: name.to_owned(),
             version,
@@ -156,6 +166,7 @@ impl Kernel {
             config,
             note: stored.built.and_then(|built| built.note),
             release: stored.release,
+            debug,
         }))
     }
 }

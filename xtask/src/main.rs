@@ -4,6 +4,7 @@ mod ci;
 mod command;
 mod doctor;
 mod kernel_args;
+mod kernels;
 mod self_test;
 mod test;
 mod vm_test;
@@ -27,6 +28,7 @@ enum Task {
     Test(test::Args),
     Ci(ci::Args),
     Doctor(doctor::Args),
+    Kernels(kernels::Args),
     VmTest(Box<vm_test::Args>),
     SelfTest(self_test::Args),
 }
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
             Task::Test(args) => test::run(&args),
             Task::Ci(args) => Ok(ci::run(&args)),
             Task::Doctor(args) => doctor::run(&args),
+            Task::Kernels(args) => kernels::run(&args),
             Task::VmTest(args) => vm_test::run(&args),
             Task::SelfTest(args) => self_test::run(&args),
         });

@@ -187,27 +187,61 @@ fn newest_in(
 ) -> Result<Option<(Version, Found)>, Error> {
     let suite = apt.suite(suite, arch.debian(), Validity::Enforced)?;
     suite.refresh(DAY, progress)?;
+    for (version, release) in releases(&suite, entry, series)?.into_iter().rev() {
+        if let Some(packages) = packages_of(&suite, &release)? {
+            return Ok(Some((version, Found { suite, release, packages })));
+        }
+    }
+    Ok(None)
+}
+
+/// The releases a suite names, the oldest first. Of some it may not have everything.
+fn releases(
+    suite: &Suite,
+    entry: &Packages,
+    series: Option<Version>,
+) -> Result<Vec<(Version, String)>, Error> {
     let pattern = format!("^linux-(binary|image)-(unsigned-)?[0-9].*-{}$", entry.flavour);
     let names = suite.search(&pattern)?;
-    let mut releases: Vec<(Version, &str)> = names
+    let mut releases: Vec<(Version, String)> = names
         .iter()
         .filter_map(|name| {
             let rest = name.strip_prefix("linux-binary-").or(name.strip_prefix("linux-image-"))?;
             let release = rest.strip_prefix("unsigned-").unwrap_or(rest);
-            Some((Version::of_release(release)?, release))
+            Some((Version::of_release(release)?, release.to_owned()))
         })
         .filter(|(version, _)| *version >= entry.minimum)
         .filter(|(version, _)| series.is_none_or(|series| version.is_of(series)))
         .collect();
     releases.sort_unstable();
     releases.dedup();
-    for (version, release) in releases.into_iter().rev() {
-        if let Some(packages) = packages_of(&suite, release)? {
-            let found = Found { suite, release: release.to_owned(), packages };
-            return Ok(Some((version, found)));
+    Ok(releases)
+}
+
+/// The versions of which the mirror has everything, the oldest first. Suites that cannot be read are
+/// left out, and told.
+pub fn versions(
+    cache: &Cache,
+    wanted: Wanted<'_>,
+    progress: &Progress,
+) -> Result<Vec<Version>, Error> {
+    let apt = Apt::open(cache, wanted.options)?;
+    let mut versions = Vec::new();
+    for name in &wanted.entry.suites {
+        let suite = apt.suite(name, wanted.arch.debian(), Validity::Enforced)?;
+        if let Err(error) = suite.refresh(DAY, progress) {
+            progress.note(&format!("suite {name} is left out: {error}"));
+            continue;
+        }
+        for (version, release) in releases(&suite, wanted.entry, wanted.entry.series)? {
+            if packages_of(&suite, &release)?.is_some() {
+                versions.push(version);
+            }
         }
     }
-    Ok(None)
+    versions.sort_unstable();
+    versions.dedup();
+    Ok(versions)
 }
 
 /// The packages that make up a release, the signed image if there is one. Since 7.0 there are image

@@ -101,15 +101,29 @@ fn of_version(
     name: &str,
 ) -> Result<Option<Kernel>, Error> {
     let Ok(version) = name.parse::<Version>() else { return Ok(None) };
-    let stock = manifest.get(STOCK)?;
-    let Some(packages) = &stock.packages else { return Ok(None) };
+    let Some(entry) = any_version(manifest)? else { return Ok(None) };
+    let entry = Packages { minimum: version, series: Some(version), ..entry };
+    let arch = manifest.get(STOCK)?.arch;
+    let wanted = debian::Wanted { name, arch, entry: &entry, options: context.options };
+    debian::get(context.cache, wanted, context.progress).map(Some)
+}
+
+/// Kernels like stock, of any version that any entry's suites have.
+fn any_version(manifest: &Manifest) -> Result<Option<Packages>, Error> {
+    let Some(packages) = &manifest.get(STOCK)?.packages else { return Ok(None) };
     let entries = manifest.kernel.values().filter_map(|entry| entry.packages.as_ref());
     let mut suites: Vec<String> = entries.flat_map(|entry| entry.suites.clone()).collect();
     suites.sort();
     suites.dedup();
-    let series = Some(version);
-    let entry = Packages { suites, minimum: version, series, lock: None, ..packages.clone() };
-    let options = context.options;
-    let wanted = debian::Wanted { name, arch: stock.arch, entry: &entry, options };
-    debian::get(context.cache, wanted, context.progress).map(Some)
+    let minimum = Version { major: 0, minor: 0, patch: 0 };
+    Ok(Some(Packages { suites, minimum, series: None, lock: None, ..packages.clone() }))
+}
+
+/// The versions that the mirror carries whole, each a name for [`Wanted::Named`].
+pub fn versions(context: Context<'_>) -> Result<Vec<Version>, Error> {
+    let manifest = Manifest::read(&manifest_path(context.checkout))?;
+    let Some(entry) = any_version(&manifest)? else { return Ok(Vec::new()) };
+    let arch = manifest.get(STOCK)?.arch;
+    let wanted = debian::Wanted { name: STOCK, arch, entry: &entry, options: context.options };
+    debian::versions(context.cache, wanted, context.progress)
 }

@@ -5,6 +5,7 @@
 //! * [`config`] says what a configuration lacks.
 //! * [`mirror`] copies a kernel tree, so that builds never write to it.
 //! * [`debug_info`] says which line of which source file an address is.
+//! * [`series`] reads and applies a patch series as it was posted.
 //! * [`vmlinux`] gets the directly bootable ELF file out of a bzImage.
 //!
 //! It must not know machines, guests or tests.
@@ -25,6 +26,7 @@ pub mod mirror;
 mod recipe;
 pub mod request;
 mod selection;
+pub mod series;
 pub mod source;
 pub mod tree;
 pub mod vmlinux;

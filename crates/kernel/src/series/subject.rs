@@ -53,6 +53,8 @@ impl Subject {
         loop {
             if let Some((tag, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'))
             {
+                // Mercurial writes `1 of 3`.
+                let tag = tag.replace(" of ", "/");
                 tag.split([' ', ',']).for_each(|word| subject.take(word));
                 rest = after.trim_start();
             } else if let Some((word, after)) = rest.split_once([':', '：'])
@@ -62,6 +64,14 @@ impl Subject {
                 rest = after.trim_start();
             } else {
                 break;
+            }
+        }
+        // `[PATCH] 1/3: title`, as some wrote before there was a tool for it.
+        if subject.is_patch && subject.number.is_none() {
+            let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+            subject.number = number(word.trim_matches(['(', ')', ':']));
+            if subject.number.is_some() {
+                rest = after;
             }
         }
         subject.title = rest.to_owned();
@@ -75,7 +85,7 @@ impl Subject {
         let lower = match lower.strip_prefix("patch") {
             Some(after) => {
                 self.is_patch = true;
-                after
+                after.trim_start_matches(['-', '_', ':'])
             }
             None => lower.as_str(),
         };
@@ -83,15 +93,18 @@ impl Subject {
             self.is_patch = true;
         } else if let Some(version) = lower.strip_prefix('v').and_then(|v| v.parse().ok()) {
             self.version = version;
-        } else if let Some((n, of)) = lower.split_once('/')
-            && let (Ok(n), Ok(of)) = (n.parse::<u32>(), of.parse::<u32>())
-            && n <= of
-            && (1..=PATCHES_MAX).contains(&of)
-        {
-            self.number = Some(Number { n, of });
+        } else if let Some(number) = number(lower) {
+            self.number = Some(number);
             self.is_patch = true;
         }
     }
+}
+
+/// `2/3`.
+fn number(word: &str) -> Option<Number> {
+    let (n, of) = word.split_once('/')?;
+    let number = Number { n: n.parse().ok()?, of: of.parse().ok()? };
+    (number.n <= number.of && (1..=PATCHES_MAX).contains(&number.of)).then_some(number)
 }
 
 #[cfg(test)]
@@ -111,6 +124,11 @@ mod tests {
             ("[PATCH net-next v2 1/2] x", false, true, 2, n(1, 2), "x"),
             ("[PATCH v5.15 1/2] x", false, true, 1, n(1, 2), "x"),
             ("[for-next][PATCH 03/12] x", false, true, 1, n(3, 12), "x"),
+            ("[PATCH-v2 1/2] x", false, true, 2, n(1, 2), "x"),
+            ("[PATCH 1 of 12] x", false, true, 1, n(1, 12), "x"),
+            ("[PATCH] 1/2: x y", false, true, 1, n(1, 2), "x y"),
+            ("[PATCH v2] (1/2) x", false, true, 2, n(1, 2), "x"),
+            ("[PATCH] v2 of x", false, true, 1, None, "v2 of x"),
             ("[PATCH,v2, 1/2] x", false, true, 2, n(1, 2), "x"),
             (
                 "[PATCH RESEND v2\n 1/2]  folded\n\tsubject",

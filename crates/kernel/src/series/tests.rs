@@ -93,12 +93,14 @@ fn patched(applied: &Patched, file: &str) -> String {
 #[test]
 fn newest_version_is_found_in_a_thread() {
     let bench = Bench::new();
+    // Typed by hand, and no whole diff: nobody means to apply it.
+    let proposal = change("block/bsg.c", 15, "a proposal").replace(" line 14", "line 14");
     let thread = [
         mail("[PATCH v2 2/2] second", &change("block/bsg.c", 10, "two")),
         mail("[PATCH 1/2] first", &change("block/bsg.c", 5, "old")),
         mail("Re: [PATCH v2 1/2] first", "> diff --git a/x b/x\n> --- a/x\n> +++ b/x\n"),
         mail("[PATCH v2 0/2] cover", "base-commit: 0123456789abcdef\n"),
-        mail("Re: [PATCH v2 2/2] second", &change("block/bsg.c", 15, "a proposal")),
+        mail("Re: [PATCH v2 2/2] second", &proposal),
         mail("[PATCH v2 1/2] first", &change("block/bsg.c", 5, "one")),
         mail("[PATCH 2/2] second", &change("block/bsg.c", 10, "old")),
         mail("[PATCH] unrelated", &change("block/other.c", 5, "x")),
@@ -215,10 +217,13 @@ fn patches_without_numbers_keep_the_order_of_their_files() {
         bench.write(&format!("d/{name}"), mail(subject, &change("block/bsg.c", n, "x")));
     }
     bench.write("d/0003-bare.diff", change("block/other.c", 5, "x"));
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(change("block/other.c", 10, "x").as_bytes()).expect("compress");
+    bench.write("d/0004-bare.PATCH.gz", gz.finish().expect("compress"));
     bench.write("d/README", "no patch");
     bench.write("d/0001-a.patch.orig", change("block/other.c", 9, "x"));
     let series = read(&bench.dir.path().join("d")).expect("a series");
-    assert_eq!(subjects(&series), ["a", "b", "0003-bare.diff"]);
+    assert_eq!(subjects(&series), ["a", "b", "0003-bare.diff", "0004-bare.PATCH.gz"]);
     assert_eq!(series.notes, ["left out: version 1 of \"a\""]);
     bench.apply(&series).expect("it applies");
 }

@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
-use control::{JournalPage, LunAddress, LunSpec};
+use control::{Faults, JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
     frame,
     message::{Answer, CALL_SOCKET_ENV, Call, EXIT_SKIP, HostPlace, Lease, TargetSignal},
@@ -65,6 +65,18 @@ pub fn journal(address: LunAddress) -> JournalPage {
         Ok(Answer::Journal(page)) => page,
         other => panic!("the bench gave no journal: {other:?}"),
     }
+}
+
+/// Says what goes wrong on a leased unit of the test's own host, from now on.
+#[track_caller]
+pub fn faults(address: LunAddress, faults: Faults) {
+    done(Call::Faults { address, faults });
+}
+
+/// Carries out what a leased unit holds.
+#[track_caller]
+pub fn release(address: LunAddress) {
+    done(Call::Release { address });
 }
 
 /// Stops, continues or kills the test's own target daemon.

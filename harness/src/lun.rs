@@ -3,12 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use control::{DeviceType, JournalPage, LunSpec};
+use control::{DeviceType, Faults, HeldEntry, JournalPage, LunSpec};
 use guest_protocol::message::Lease;
 
-use crate::{bench, sysfs};
+use crate::{bench, sysfs, wait};
+
+/// How long a command may take on its way to the device.
+const HELD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A SCSI device of the guest: its place in sysfs and its nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +102,35 @@ impl Lun {
     #[track_caller]
     pub fn journal(&self) -> JournalPage {
         bench::journal(self.lease.address)
+    }
+
+    /// Says what goes wrong from the next command on, in place of what was said before. Needs a SCSI
+    /// host of the test's own.
+    #[track_caller]
+    pub fn faults(&self, faults: Faults) {
+        bench::faults(self.lease.address, faults);
+    }
+
+    /// Has so many of the next commands held until [`Lun::release`], and nothing else go wrong.
+    #[track_caller]
+    pub fn hold(&self, commands: u32) {
+        self.faults(Faults { hold: commands, ..Faults::default() });
+    }
+
+    /// Has what is held carried out and answered.
+    #[track_caller]
+    pub fn release(&self) {
+        bench::release(self.lease.address);
+    }
+
+    /// Waits until so much is held, and says what.
+    #[track_caller]
+    pub fn held(&self, count: usize) -> Vec<HeldEntry> {
+        let what = format!("{count} held at {}", self.device.hctl);
+        let held = wait::until(HELD_DEADLINE, what, || {
+            Some(self.journal().held).filter(|held| held.len() == count)
+        });
+        held.unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

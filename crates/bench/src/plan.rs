@@ -6,10 +6,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use guest_protocol::needs::{Class, Declaration, Feature, MANIFEST_ENV, Needs, ScsiHost, VmShape};
+use guest_protocol::{
+    message::Hello,
+    needs::{Class, Declaration, Feature, MANIFEST_ENV, Needs, ScsiHost, VmShape},
+};
 
 use crate::{
-    outcome::{TestRecord, Verdict},
+    outcome::{Outcome, TestRecord, Verdict},
     qemu::Qemu,
 };
 use kernel::Kernel;
@@ -48,6 +51,13 @@ pub struct Test {
     pub class: Class,
     /// What it needs around it.
     pub needs: Needs,
+}
+
+impl Test {
+    /// What is filed for it if it cannot run.
+    pub fn skipped(&self, reason: String) -> TestRecord {
+        TestRecord::without_run(self.name.clone(), self.class, Outcome::Skip(reason))
+    }
 }
 
 /// Every test of a binary.
@@ -150,6 +160,22 @@ pub fn unmet(
             let reason = reconnecting.as_ref().err()?;
             Some(format!("needs a QEMU that reconnects vhost-user-scsi (8.2 or newer): {reason}"))
         }
+        // The guest knows, see `unmet_in_guest`.
+        Feature::ModuleParameter { .. } => None,
+    })
+}
+
+/// Why a test cannot run in a guest that has booted, if so.
+pub fn unmet_in_guest(needs: &Needs, guest: &Hello) -> Option<String> {
+    needs.features.iter().find_map(|feature| match feature {
+        Feature::ModuleParameter { module, name } => {
+            let parameter = format!("{module}.{name}");
+            let release = &guest.release;
+            (!guest.module_parameters.contains(&parameter)).then(|| {
+                format!("needs the module parameter {parameter}, which kernel {release} does not have: `--kernel patched` has those of our own patches")
+            })
+        }
+        Feature::Config(_) | Feature::KernelAtLeast(..) | Feature::Reconnect => None,
     })
 }
 
@@ -220,6 +246,28 @@ mod tests {
         let catalog = Catalog::new(["a::flush", "a::flush::twice"].into_iter(), list);
         let tests = catalog.expect("both are declared").select(&["twice".into()], false);
         assert!(tests[0].needs.own_vm);
+    }
+
+    #[test]
+    fn a_parameter_is_looked_for_in_the_guest() {
+        let parameter =
+            Feature::ModuleParameter { module: "virtio_scsi".into(), name: "patched".into() };
+        let needs = Needs { features: vec![parameter].into(), ..Needs::DEFAULT };
+        let guest = |parameters: &[&str]| Hello {
+            version: 0,
+            release: "7.2.12".into(),
+            cpus: 1,
+            uptime_us: 0,
+            init_us: 0,
+            missing_modules: Vec::new(),
+            module_parameters: parameters.iter().map(ToString::to_string).collect(),
+            tainted: 0,
+        };
+        assert_eq!(unmet_in_guest(&needs, &guest(&["virtio_scsi.patched"])), None);
+        let reason = unmet_in_guest(&needs, &guest(&["scsi.patched", "virtio_scsi.patched2"]));
+        let reason = reason.expect("it is absent");
+        assert!(reason.starts_with("needs the module parameter virtio_scsi.patched, "), "{reason}");
+        assert_eq!(unmet_in_guest(&Needs::DEFAULT, &guest(&[])), None);
     }
 
     #[test]

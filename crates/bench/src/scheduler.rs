@@ -143,9 +143,7 @@ impl Bench<'_> {
             }
         }
         for (member, reason) in unable {
-            let test = &tests[member];
-            let outcome = Outcome::Skip(reason);
-            self.file(TestRecord::without_run(test.name.clone(), test.class, outcome), results);
+            self.file(tests[member].skipped(reason), results);
         }
         let mut groups: VecDeque<Group> = plan::group(tests, &able).into();
         while let Some(group) = groups.pop_front() {

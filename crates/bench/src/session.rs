@@ -30,7 +30,7 @@ pub use self::{
 };
 use crate::{
     outcome::{Outcome, TestRecord},
-    plan::Test,
+    plan::{self, Test},
     splat,
     vm::{Accel, Vm, VmEvent},
 };
@@ -90,7 +90,10 @@ impl Session {
                 let has_room = |member: &usize| self.hosts.has_room(tests[*member].needs.host);
                 let Some(at) = queue.iter().position(has_room) else { break };
                 let Some(member) = queue.remove(at) else { break };
-                self.start(member, &tests[member], sink, &mut rest);
+                match plan::unmet_in_guest(&tests[member].needs, &self.hello) {
+                    Some(reason) => sink(member, tests[member].skipped(reason)),
+                    None => self.start(member, &tests[member], sink, &mut rest),
+                }
             }
             if self.active.is_empty() && (queue.is_empty() || self.spoiled.is_some()) {
                 break;
@@ -410,7 +413,9 @@ impl Session {
             }
             Call::Host => Ok(Answer::Host(self.hosts.place(run))),
             Call::Journal { address } => self.hosts.journal(run, address).map(Answer::Journal),
-            Call::Target { signal } => self.hosts.signal(run, signal).map(|()| Answer::Done),
+            Call::Faults { address, faults } => done(self.hosts.faults(run, address, faults)),
+            Call::Release { address } => done(self.hosts.carry_out_held(run, address)),
+            Call::Target { signal } => done(self.hosts.signal(run, signal)),
             Call::ExpectSplat { pattern } => {
                 active.expected_splats.push(pattern);
                 Ok(Answer::Done)
@@ -419,10 +424,7 @@ impl Session {
                 active.skip = Some(reason);
                 Ok(Answer::Done)
             }
-            Call::KillVm => {
-                self.vm.kill().map_err(|error| error.to_string())?;
-                Ok(Answer::Done)
-            }
+            Call::KillVm => done(self.vm.kill().map_err(|error| error.to_string())),
         }
     }
 
@@ -578,6 +580,11 @@ impl Session {
             }
         }
     }
+}
+
+/// The answer to a call whose success has nothing to tell.
+fn done(result: Result<(), String>) -> Result<Answer, String> {
+    result.map(|()| Answer::Done)
 }
 
 /// How long a test may still run on a kernel that has just lost a task to an Oops or a BUG.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use control::{Client, ClientError, JournalPage, LunAddress, LunSpec, Medium};
+use control::{Client, ClientError, Faults, JournalPage, LunAddress, LunSpec, Medium};
 use guest_protocol::message::{Lease, RunId, TargetSignal};
 use rustix::process::Signal;
 
@@ -179,10 +179,40 @@ impl Target {
 
     /// Journal of one unit, if the run holds it.
     pub fn journal(&mut self, run: RunId, address: LunAddress) -> Result<JournalPage, String> {
-        if self.pool.get(&address).and_then(|unit| unit.lessee) != Some(run) {
-            return Err(format!("{address:?} is not a unit of this test"));
-        }
+        self.leased(run, address)?;
         self.control.journal(address).map_err(|error| error.to_string())
+    }
+
+    /// Says what goes wrong on a unit the run holds.
+    pub fn faults(
+        &mut self,
+        run: RunId,
+        address: LunAddress,
+        faults: Faults,
+    ) -> Result<(), String> {
+        self.leased(run, address)?;
+        self.control.faults(address, faults).map_err(|error| error.to_string())
+    }
+
+    /// Carries out what a unit holds that the run holds.
+    pub fn carry_out_held(&mut self, run: RunId, address: LunAddress) -> Result<(), String> {
+        self.leased(run, address)?;
+        self.control.release(address).map_err(|error| error.to_string())
+    }
+
+    /// Nothing goes wrong any more on any unit, and nothing is held: the guest is about to remove the
+    /// host, which waits for every command.
+    pub fn relent(&mut self) -> Result<(), TargetError> {
+        for address in self.pool.keys() {
+            self.control.faults(*address, Faults::default())?;
+            self.control.release(*address)?;
+        }
+        Ok(())
+    }
+
+    fn leased(&self, run: RunId, address: LunAddress) -> Result<(), String> {
+        let leased = self.pool.get(&address).and_then(|unit| unit.lessee) == Some(run);
+        leased.then_some(()).ok_or_else(|| format!("{address:?} is not a unit of this test"))
     }
 
     /// Takes back the units of a run. A bad one may have ended before the guest looked at them again,

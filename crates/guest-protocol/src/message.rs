@@ -4,7 +4,7 @@
 //! guest streams kernel records, test output and results as they happen. Everything a test asks of
 //! the bench travels as a [`Call`] and comes back as an [`Answer`]; the guest has no other way out.
 
-use control::{JournalPage, LunAddress, LunSpec};
+use control::{Faults, JournalPage, LunAddress, LunSpec};
 use serde::{Deserialize, Serialize};
 
 /// Name of the virtio-serial port, under `/sys/class/virtio-ports/*/name`.
@@ -127,6 +127,9 @@ pub struct Hello {
     pub init_us: u64,
     /// Standard modules the image does not have, so that tests which need them can be skipped.
     pub missing_modules: Vec<String>,
+    /// Parameters of the loaded and built-in modules, each as `module.parameter`, so that tests which
+    /// need one can be skipped.
+    pub module_parameters: Vec<String>,
     /// Value of `/proc/sys/kernel/tainted`.
     pub tainted: u64,
 }
@@ -175,6 +178,19 @@ pub enum Call {
     Host,
     /// The journal of a leased unit. Answered with [`Answer::Journal`].
     Journal {
+        /// Which unit.
+        address: LunAddress,
+    },
+    /// What is to go wrong on a leased unit of the test's own host. Refused on a shared host. Answered
+    /// with [`Answer::Done`] once it is in force.
+    Faults {
+        /// Which unit.
+        address: LunAddress,
+        /// What goes wrong.
+        faults: Faults,
+    },
+    /// Carries out what a leased unit holds. Answered with [`Answer::Done`] once it is.
+    Release {
         /// Which unit.
         address: LunAddress,
     },

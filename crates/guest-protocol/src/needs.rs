@@ -87,6 +87,14 @@ pub enum Feature {
     Config(Text),
     /// A kernel at least this new, as (major, minor).
     KernelAtLeast(u32, u32),
+    /// A parameter of a module, loaded or built in, which the running kernel has. What a patch of ours
+    /// adds to a driver is known by the parameter that turns it on.
+    ModuleParameter {
+        /// Name as in `/sys/module`, for example `virtio_scsi`.
+        module: Text,
+        /// Name of its parameter.
+        name: Text,
+    },
     /// A QEMU that reconnects a vhost-user-scsi device to a restarted daemon (8.2 or newer).
     Reconnect,
 }

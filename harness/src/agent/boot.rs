@@ -33,6 +33,7 @@ pub(crate) fn bring_up() -> Result<(Link, Hello), Failure> {
         init_us,
         uptime_us: monotonic_us(),
         missing_modules,
+        module_parameters: modules::parameters(),
         tainted: read_number("/proc/sys/kernel/tainted"),
     };
     Ok((link, hello))

@@ -1,9 +1,9 @@
 //! The modules every test may rely on, and those the command line asks for.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use guest_protocol::message::LOAD_ARG;
-use harness::modules::Modules;
+use harness::{modules::Modules, sysfs};
 
 /// What every test may rely on, if the kernel has it.
 const STANDARD: [&str; 4] = ["virtio_scsi", "sd_mod", "sg", "ublk_drv"];
@@ -19,4 +19,14 @@ pub(crate) fn load_standard() -> Result<Vec<String>, String> {
         modules.load(name, "")?;
     }
     Ok(missing.into_iter().map(str::to_owned).collect())
+}
+
+/// The parameters of the loaded and built-in modules, each as `module.parameter`.
+pub(crate) fn parameters() -> Vec<String> {
+    let modules = Path::new("/sys/module");
+    let of = |module: String| {
+        let names = sysfs::entries(&modules.join(&module).join("parameters"));
+        names.into_iter().map(move |name| format!("{module}.{name}"))
+    };
+    sysfs::entries(modules).into_iter().flat_map(of).collect()
 }

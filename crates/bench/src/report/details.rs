@@ -46,6 +46,19 @@ pub(super) fn timeline(record: &TestRecord) -> String {
             if !entry.sense.is_empty() {
                 text.push_str(&format!(" sense {}", entry.sense));
             }
+            if entry.held {
+                text.push_str(" (was held)");
+            }
+            lines.push((signed(entry.fetched_us), text));
+        }
+        for entry in &page.task_management {
+            let (function, tag, response) = (&entry.function, entry.tag, entry.response);
+            let held = if entry.held { " (was held)" } else { "" };
+            let text = format!("{place} {function} tag {tag:#x} → response {response}{held}");
+            lines.push((signed(entry.fetched_us), text));
+        }
+        for entry in &page.held {
+            let text = format!("{place} {} tag {:#x}, still held", entry.name, entry.tag);
             lines.push((signed(entry.fetched_us), text));
         }
     }

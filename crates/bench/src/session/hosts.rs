@@ -6,7 +6,7 @@ use std::{
     sync::mpsc::Sender,
 };
 
-use control::{JournalPage, LunAddress, LunSpec};
+use control::{Faults, JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
     message::{HostPlace, Lease, RunId, TargetSignal},
     needs::ScsiHost,
@@ -101,12 +101,31 @@ impl Hosts {
         self.target(run).0.journal(run, address)
     }
 
-    /// Signals a test's own daemon; the shared one is everybody's.
+    /// Signals a test's own daemon.
     pub(super) fn signal(&mut self, run: RunId, signal: TargetSignal) -> Result<(), String> {
-        match self.own.get(&run) {
-            Some(own) => own.target.signal(signal).map_err(|error| error.to_string()),
-            None => Err("the target is shared: declare a SCSI host of the test's own".into()),
-        }
+        self.own_target(run)?.signal(signal).map_err(|error| error.to_string())
+    }
+
+    /// Says what goes wrong on a unit of a test's own host: a command that is held keeps error handling
+    /// and removal of the whole host waiting.
+    pub(super) fn faults(
+        &mut self,
+        run: RunId,
+        address: LunAddress,
+        faults: Faults,
+    ) -> Result<(), String> {
+        self.own_target(run)?.faults(run, address, faults)
+    }
+
+    /// Carries out what a unit holds.
+    pub(super) fn carry_out_held(&mut self, run: RunId, at: LunAddress) -> Result<(), String> {
+        self.own_target(run)?.carry_out_held(run, at)
+    }
+
+    /// The target of a test's own; the shared one is everybody's.
+    fn own_target(&mut self, run: RunId) -> Result<&mut Target, String> {
+        let own = self.own.get_mut(&run).map(|own| &mut own.target);
+        own.ok_or_else(|| "the target is shared: declare a SCSI host of the test's own".into())
     }
 
     /// Lets a stopped daemon go on.
@@ -125,6 +144,11 @@ impl Hosts {
             return Ok(false);
         }
         self.resume(run)?;
+        match self.own_target(run)?.relent() {
+            // A daemon that has died holds nothing, and its death is the outcome already.
+            Err(error) if error.ends_the_conversation() => return Err(error.to_string()),
+            Ok(()) | Err(_) => {}
+        }
         vm.unplug(&name(run)).map_err(|error| error.to_string())?;
         Ok(true)
     }

@@ -13,5 +13,6 @@ mod residual;
 mod scsi_debug;
 mod sense;
 mod sg_io_v4;
+mod timeouts;
 mod uring;
 pub(crate) mod ways;

@@ -15,8 +15,8 @@ pub(super) fn of(text: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// Without the `-- ` and what follows, which would count as a removed line where counts are not
-/// trusted.
+/// Without the last line `-- ` and what follows: it looks like a removed line where the counts of a
+/// hunk cannot be trusted.
 pub(super) fn without_signature(diff: &[u8]) -> &[u8] {
     let mark = b"\n-- \n";
     let at = diff.windows(mark.len()).rposition(|window| window == mark);

@@ -317,7 +317,7 @@ impl Reader<'_> {
     fn with_diff(&self, mail: Mail, text: &[u8]) -> Result<Mail, ReadError> {
         let Some(found) = diff::of(text) else { return Ok(mail) };
         let mut first_error = None;
-        for diff in [found, diff::without_signature(found)] {
+        for diff in [diff::without_signature(found), found] {
             let file = self.write("diff", diff)?;
             match git::files(self.scratch, mail.strip, &file)? {
                 Ok(files) => return Ok(Mail { diff: Some(diff.to_vec()), files, ..mail }),

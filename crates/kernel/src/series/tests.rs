@@ -187,6 +187,9 @@ fn new_version_of_one_patch_in_answer_to_the_old_replaces_that_alone() {
         series.notes[0],
         "version 2 replaces only 2 of 2; the others are taken from version 1"
     );
+    // The answer counts otherwise: it is no part of the old series.
+    let resized = [&older[..], &[newer.replace("v2 2/2", "v2 3/3")]].concat();
+    assert!(matches!(bench.mbox(&resized), Err(ReadError::Missing { version: 2, .. })));
     // The same, not in answer to it: mails of the new version have got lost.
     let lost = [&older[..], &[newer.replace("old-2@x", "else@x")]].concat();
     assert!(matches!(bench.mbox(&lost), Err(ReadError::Missing { version: 2, .. })));
@@ -394,6 +397,15 @@ fn moved_and_fuzzy_hunks_apply_and_are_noted() {
 }
 
 #[test]
+fn signature_of_a_mail_is_no_removed_line() {
+    let bench = Bench::new();
+    let diff = change("block/bsg.c", 10, "x").replace("@@ -7,7 +7,7", "@@ -7,8 +7,8");
+    let series = bench.mbox(&[mail("[PATCH] x", &diff)]).expect("a series");
+    let applied = bench.apply(&series).expect("it applies");
+    assert_eq!(patched(&applied, "block/bsg.c"), twenty().replace("line 10\n", "x\n"));
+}
+
+#[test]
 fn patch_stays_inside_the_tree() {
     let bench = Bench::new();
     let outside = bench.write("outside/x.c", twenty());
@@ -445,6 +457,36 @@ fn files_come_go_and_move() {
     assert_eq!(applied.overlay.removed, [Path::new("block/bsg.c"), Path::new("block/other.c")]);
     assert_eq!(patched(&applied, "fs/moved.c"), twenty().replace("line 5\n", "x\n"));
     let mode = fs::metadata(applied.overlay.root.join("run.sh")).expect("metadata").permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o111, 0o111);
+}
+
+#[test]
+fn links_and_modes_are_kept_and_what_came_and_went_is_nothing() {
+    let bench = Bench::new();
+    let tree = bench.dir.path().join("tree");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(tree.join("block/bsg.c"), executable).expect("chmod");
+    std::os::unix::fs::symlink("old", tree.join("link")).expect("link");
+    let no_newline = "\\ No newline at end of file\n";
+    let patches = [
+        change("block/bsg.c", 5, "x"),
+        format!(
+            "diff --git a/link b/link\nindex 1..2 120000\n--- a/link\n+++ b/link\n@@ -1 +1 @@\n\
+             -old\n{no_newline}+new\n{no_newline}"
+        ),
+        "diff --git a/t b/t\nnew file mode 100644\n--- /dev/null\n+++ b/t\n@@ -0,0 +1 @@\n+x\n"
+            .to_owned(),
+        "diff --git a/t b/t\ndeleted file mode 100644\n--- a/t\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n"
+            .to_owned(),
+    ];
+    let mails: Vec<String> =
+        (1..).zip(&patches).map(|(n, diff)| mail(&format!("[PATCH {n}/4] x"), diff)).collect();
+    let applied = bench.apply(&bench.mbox(&mails).expect("a series")).expect("it applies");
+    assert_eq!(applied.overlay.files, [Path::new("block/bsg.c"), Path::new("link")]);
+    assert_eq!(applied.overlay.removed, Vec::<PathBuf>::new());
+    let root = &applied.overlay.root;
+    assert_eq!(fs::read_link(root.join("link")).expect("a link"), Path::new("new"));
+    let mode = fs::metadata(root.join("block/bsg.c")).expect("metadata").permissions();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o111, 0o111);
 }
 

@@ -26,6 +26,16 @@ pub(crate) struct KernelArgs {
     #[arg(long, value_name = "VARIABLE=VALUE", requires = "kernel_tree")]
     make: Vec<String>,
 
+    /// Apply a posted patch series (an mbox, a patch, a directory) to a copy of the base, build both, and
+    /// tell what the series fixed or broke.
+    #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["kernel", "compare"])]
+    series: Option<PathBuf>,
+
+    /// What the series is applied to: a built kernel's NAME or the DIR of a tree [default: the tree of
+    /// --kernel-tree, or `source`].
+    #[arg(long, value_name = "NAME|DIR", requires = "series", conflicts_with = "kernel_tree")]
+    base: Option<String>,
+
     /// Run on kernel A, then on kernel B, and tell what B does otherwise; each a NAME, VERSION, FILE or
     /// the DIR of a tree.
     #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = ["kernel", "kernel_tree"])]
@@ -39,6 +49,15 @@ pub(crate) struct KernelArgs {
 impl KernelArgs {
     /// What they want tested.
     pub(crate) fn subject(&self) -> anyhow::Result<Subject> {
+        if let Some(posting) = &self.series {
+            let base = match (&self.base, &self.kernel_tree) {
+                (Some(word), _) => self.word(word)?,
+                (None, Some(_)) => self.wanted()?,
+                (None, None) => self.word("source")?,
+            };
+            let (posting, boxed) = (posting.clone(), Box::new(base.clone()));
+            return Ok(Subject::Change(base, Wanted::Series { posting, base: boxed }));
+        }
         match self.compare.as_slice() {
             [before, after] => {
                 let [before, after] = [before, after].map(|word| self.word(word));
@@ -90,6 +109,7 @@ impl KernelArgs {
             ("kernel-tree", &self.kernel_tree),
             ("kernel-config", &self.kernel_config),
             ("modules", &self.modules),
+            ("series", &self.series),
         ];
         for (name, path) in paths {
             if let Some(path) = path {
@@ -98,6 +118,9 @@ impl KernelArgs {
         }
         for word in &self.make {
             add("make", word.clone());
+        }
+        if let Some(base) = &self.base {
+            add("base", base.clone());
         }
         if let [before, after] = self.compare.as_slice() {
             add("compare", format!("{before} {after}"));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use host::{apt, cache, tools};
 
-use crate::{mirror, vmlinux};
+use crate::{mirror, series, vmlinux};
 
 /// Why there is no kernel to boot.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +98,12 @@ pub enum Error {
     /// A program of the host.
     #[error(transparent)]
     Tool(tools::Error),
+    /// A posted series that cannot be read.
+    #[error(transparent)]
+    Read(#[from] series::ReadError),
+    /// A posted series that does not fit.
+    #[error(transparent)]
+    Apply(#[from] series::ApplyError),
     /// A copy of a tree.
     #[error(transparent)]
     Mirror(#[from] mirror::Error),

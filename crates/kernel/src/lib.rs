@@ -23,7 +23,7 @@ pub mod image;
 pub mod kbuild;
 pub mod manifest;
 pub mod mirror;
-mod recipe;
+pub mod recipe;
 pub mod request;
 mod selection;
 pub mod series;

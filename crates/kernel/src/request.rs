@@ -1,6 +1,6 @@
 //! Which kernel is wanted, and getting it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use host::{apt, cache::Cache, progress::Progress};
 
@@ -9,7 +9,7 @@ use crate::{
     fragments::Fragments,
     image::{self, ImageFiles},
     manifest::{Manifest, Packages, Version, manifest_path},
-    recipe,
+    recipe, series,
     tree::{self, Tree},
 };
 
@@ -24,6 +24,13 @@ pub enum Wanted {
     Image(ImageFiles),
     /// A source tree.
     Tree(Tree),
+    /// A posted patch series over another kernel, which has to be built too.
+    Series {
+        /// The posting: an mbox, a patch, or a directory of patches.
+        posting: PathBuf,
+        /// What it is applied to.
+        base: Box<Wanted>,
+    },
 }
 
 /// What every way to a kernel needs.
@@ -65,7 +72,8 @@ pub fn get(context: Context<'_>, wanted: &Wanted) -> Result<Kernel, Error> {
             let fragments = Fragments::read(context.checkout)?;
             image::get(context.cache, files, &fragments, context.progress)
         }
-        Wanted::Tree(tree) => tree::get(context, tree),
+        Wanted::Tree(tree) => tree::get(context, tree, None),
+        Wanted::Series { posting, base } => with_series(context, posting, base),
     }
 }
 
@@ -75,6 +83,21 @@ pub fn cached(cache: &Cache, checkout: &Path, name: &str) -> Result<Option<Kerne
     match &manifest.get(name)?.packages {
         Some(packages) => debian::cached(cache, name, packages),
         None => Ok(None),
+    }
+}
+
+fn with_series(context: Context<'_>, posting: &Path, base: &Wanted) -> Result<Kernel, Error> {
+    let series = series::read(posting)?;
+    match base {
+        Wanted::Named(name) => recipe::with_series(context, name, posting, &series),
+        Wanted::Tree(tree) => tree::get(context, tree, Some((posting, &series))),
+        Wanted::Image(_) | Wanted::Series { .. } => Err(Error::Input {
+            what: "--base".to_owned(),
+            detail:
+                "a patch needs source: give a kernel that is built (`cargo xtask kernels` lists \
+                     them) or the directory of a tree"
+                    .to_owned(),
+        }),
     }
 }
 
@@ -90,7 +113,7 @@ fn named(context: Context<'_>, name: &str) -> Result<Kernel, Error> {
             let wanted = debian::Wanted { name, arch: entry.arch, entry: packages, options };
             debian::get(cache, wanted, progress)
         }
-        None => recipe::get(context, &manifest, name, entry),
+        None => recipe::get(context, &manifest, name),
     }
 }
 

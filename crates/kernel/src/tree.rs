@@ -14,6 +14,7 @@ use crate::{
     manifest::{Manifest, manifest_path},
     mirror,
     request::{Context, STOCK},
+    series::{self, Series},
     workspace::{Workspace, digest},
 };
 
@@ -33,18 +34,33 @@ pub struct Tree {
     pub config: Option<PathBuf>,
 }
 
-/// The kernel of a user's tree.
-pub(crate) fn get(context: Context<'_>, tree: &Tree) -> Result<Kernel, Error> {
+/// The kernel of a user's tree, with a posted series on top if there is one.
+pub(crate) fn get(
+    context: Context<'_>,
+    tree: &Tree,
+    posted: Option<(&Path, &Series)>,
+) -> Result<Kernel, Error> {
     let Context { cache, checkout, progress, .. } = context;
     let dir = fs::canonicalize(&tree.dir).map_err(at("find", &tree.dir))?;
     let label = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let identity = digest([dir.display().to_string(), tree.variables.join(" ")]);
-    let workspace = Workspace::open(cache, &format!("tree-{label}-{identity}"), progress)?;
+    let kind = if posted.is_some() { "series-on-tree" } else { "tree" };
+    let workspace = Workspace::open(cache, &format!("{kind}-{label}-{identity}"), progress)?;
+    // Before anything is copied: whether the patches apply.
+    let patched = posted.map(|(_, series)| series::apply(series, &dir)).transpose()?;
     let arch = Manifest::read(&manifest_path(checkout))?.get(STOCK)?.arch;
     let mut kbuild = workspace.kbuild(arch, &tree.variables);
-    let mut notes = Vec::new();
+    let mut notes = patched.as_ref().map_or_else(Vec::new, |patched| patched.notes.clone());
+    let overlay = patched.as_ref().map(|patched| &patched.overlay);
     let own_objects = tree.variables.iter().find_map(|word| word.strip_prefix("O="));
     let configured = match own_objects {
+        Some(objects) if posted.is_some() => {
+            return Err(Error::Input {
+                what: format!("--make O={objects}"),
+                detail: "a series is built on a copy of the tree, in the cache; leave O= out"
+                    .to_owned(),
+            });
+        }
         Some(objects) => {
             kbuild.source.clone_from(&dir);
             kbuild.objects = std::path::absolute(objects).map_err(at("resolve", &dir))?;
@@ -53,7 +69,7 @@ pub(crate) fn get(context: Context<'_>, tree: &Tree) -> Result<Kernel, Error> {
             kbuild.objects.join(".config")
         }
         None => {
-            let changes = mirror::update(&dir, None, &workspace.source(), progress)?;
+            let changes = mirror::update(&dir, overlay, &workspace.source(), progress)?;
             if !changes.is_empty() {
                 progress.note(&format!("{}: {changes}", dir.display()));
                 workspace.begin()?;
@@ -64,10 +80,14 @@ pub(crate) fn get(context: Context<'_>, tree: &Tree) -> Result<Kernel, Error> {
     };
     let fragments = Fragments::read(checkout)?;
     let (configuration, note) = configuration(checkout, tree, &configured)?;
+    let mut name = tree.dir.display().to_string();
+    if let Some((posting, _)) = posted {
+        name.push_str(&format!(" + {}", posting.display()));
+    }
     let build = Build {
         cache,
         progress,
-        name: tree.dir.display().to_string(),
+        name,
         origin: dir.display().to_string(),
         source: dir.display().to_string(),
         workspace: &workspace,

@@ -83,13 +83,12 @@ impl Workspace {
         }
     }
 
-    /// Makes the source tree, unless it is there: hard links to the files of `tree`, copies of the
-    /// objects of `built`, if there are any, and then what `change` does to the source.
+    /// Makes the source tree, unless it is there: hard links to the files of `tree`, and copies of the
+    /// objects of `built`, if there are any.
     pub(crate) fn seed(
         &self,
         tree: &Path,
         built: Option<&Path>,
-        change: impl FnOnce(&Path) -> Result<(), Error>,
         progress: &Progress,
     ) -> Result<(), Error> {
         let source = self.source();
@@ -109,10 +108,6 @@ impl Workspace {
         if let Some(built) = built.filter(|built| built.exists()) {
             copy(&["-a", "--reflink=auto"], built, &objects)?;
         }
-        change(&aside).inspect_err(|_| {
-            // The error speaks; the next run would remove it as well.
-            let _ = fs::remove_dir_all(&aside);
-        })?;
         fs::create_dir_all(&objects).map_err(at("make", &objects))?;
         fs::rename(&aside, &source).map_err(at("rename into", &source))?;
         task.done();

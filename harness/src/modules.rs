@@ -64,6 +64,16 @@ impl Modules {
     /// Loads a module after what it depends on. `params` are added behind those of the kernel command
     /// line. A module that is loaded already or built in is left as it is.
     pub fn load(&self, name: &str, params: &str) -> Result<(), String> {
+        self.load_with(name, params, &mut || {})
+    }
+
+    /// As [`Modules::load`], and calls `loaded` after each module, that is also those it depends on.
+    pub fn load_with(
+        &self,
+        name: &str,
+        params: &str,
+        loaded: &mut dyn FnMut(),
+    ) -> Result<(), String> {
         let name = canonical(name);
         if self.builtin.contains(&name) || is_loaded(&name) {
             return Ok(());
@@ -73,7 +83,7 @@ impl Modules {
             .get(&name)
             .ok_or_else(|| format!("the guest image has no module {name}"))?;
         for dependency in &module.depends {
-            self.load(dependency, "")?;
+            self.load_with(dependency, "", loaded)?;
         }
         let cmdline = fs::read_to_string("/proc/cmdline").map_err(|error| error.to_string())?;
         let params = format!("{} {params}", params_of(&cmdline, &name));
@@ -81,7 +91,10 @@ impl Modules {
         let file = File::open(&module.file)
             .map_err(|error| format!("cannot open {}: {error}", module.file.display()))?;
         match finit_module(&file, &params, 0) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Ok(()) | Err(Errno::EXIST) => {
+                loaded();
+                Ok(())
+            }
             Err(error) => Err(format!("module {name} does not load: {error}")),
         }
     }

@@ -2,6 +2,7 @@
 
 mod ci;
 mod command;
+mod coverage;
 mod doctor;
 mod kernel_args;
 mod kernels;
@@ -30,6 +31,7 @@ enum Task {
     Doctor(doctor::Args),
     Kernels(kernels::Args),
     VmTest(Box<vm_test::Args>),
+    Coverage(Box<coverage::Args>),
     SelfTest(self_test::Args),
 }
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
             Task::Doctor(args) => doctor::run(&args),
             Task::Kernels(args) => kernels::run(&args),
             Task::VmTest(args) => vm_test::run(&args),
+            Task::Coverage(args) => coverage::run(&args),
             Task::SelfTest(args) => self_test::run(&args),
         });
     match code {

@@ -69,8 +69,27 @@ fn cargo(workspace: &Path) -> Command {
     command
 }
 
+/// Builds a library that is loaded at run time, and returns its path.
+pub(crate) fn library(workspace: &Path, package: &str, name: &str) -> Result<PathBuf, BuildError> {
+    let mut command = cargo(workspace);
+    command.args(["--release", "--package", package]);
+    let is_library = |message: &Value| message["target"]["name"] == name;
+    let files = messages(command)?.into_iter().filter(is_library);
+    let path = |message: Value| Some(PathBuf::from(message["filenames"][0].as_str()?));
+    files.filter_map(path).next_back().ok_or_else(|| BuildError::Missing(name.to_owned()))
+}
+
 /// Runs cargo and returns (target name, path) of every executable it reports.
-fn executables(mut command: Command) -> Result<Vec<(String, PathBuf)>, BuildError> {
+fn executables(command: Command) -> Result<Vec<(String, PathBuf)>, BuildError> {
+    let executable = |message: Value| {
+        let path = message["executable"].as_str()?;
+        Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
+    };
+    Ok(messages(command)?.into_iter().filter_map(executable).collect())
+}
+
+/// Runs cargo and returns what it reports, one JSON value for each line.
+fn messages(mut command: Command) -> Result<Vec<Value>, BuildError> {
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -80,12 +99,7 @@ fn executables(mut command: Command) -> Result<Vec<(String, PathBuf)>, BuildErro
         return Err(BuildError::Failed);
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executable = |message: Value| {
-        let path = message["executable"].as_str()?;
-        Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
-    };
-    Ok(messages.filter_map(executable).collect())
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 fn find(built: &[(String, PathBuf)], name: &str) -> Result<PathBuf, BuildError> {

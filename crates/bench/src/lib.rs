@@ -8,6 +8,7 @@
 pub mod accel;
 pub mod cargo;
 pub mod compare;
+pub mod coverage;
 pub mod decode;
 pub mod doctor;
 pub mod exit;

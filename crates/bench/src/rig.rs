@@ -12,6 +12,7 @@ use guest_protocol::needs::VmShape;
 use crate::{
     accel::{self, PROBE_DEADLINE, Probe, Verdict, Wish},
     cargo::{self, Binaries, BuildError},
+    coverage::Coverage,
     decode::Decoder,
     expectations::{Expectations, ExpectationsError},
     image,
@@ -150,6 +151,15 @@ impl Rig {
 
     /// Runs the tests on a kernel.
     pub fn run(&mut self, kernel: &Kernel) -> Result<Results, Error> {
+        self.run_recorded(kernel, None)
+    }
+
+    /// As [`Rig::run`], and records which code of the kernel is reached.
+    pub fn run_recorded(
+        &mut self,
+        kernel: &Kernel,
+        coverage: Option<&Coverage>,
+    ) -> Result<Results, Error> {
         let (qemu, reconnecting) = self.qemu()?;
         let stage = Instant::now();
         let image = self.image(kernel)?;
@@ -173,6 +183,7 @@ impl Rig {
             image: &image,
             binaries: &self.binaries,
             accel,
+            coverage,
             expectations: &self.expectations,
             decoder: Decoder::new(kernel),
             run_dir: &mut run_dir,
@@ -242,6 +253,7 @@ impl Rig {
             memory_mib: self.request.options.memory_mib,
             append: "",
             shape: &shape,
+            recorder: None,
         };
         let settings = Settings {
             target: self.binaries.target.clone(),

@@ -11,6 +11,7 @@ use guest_protocol::needs::Class;
 
 use crate::{
     cargo::Binaries,
+    coverage::{self, Coverage},
     decode::Decoder,
     expectations::Expectations,
     outcome::{Outcome, TestRecord, Verdict},
@@ -73,6 +74,8 @@ pub struct Bench<'a> {
     pub binaries: &'a Binaries,
     /// How guests are executed.
     pub accel: Accel,
+    /// What the kernel's code is recorded for, if it is.
+    pub coverage: Option<&'a Coverage>,
     /// Known defects.
     pub expectations: &'a Expectations,
     /// Says which lines of the source a bad kernel's addresses are.
@@ -215,7 +218,11 @@ impl Bench<'_> {
         let (mut failed, mut terminal) = (false, &mut *self.terminal);
         let (expectations, kernel, options) = (self.expectations, self.kernel, self.options);
         let decoder = &mut self.decoder;
+        let coverage = self.coverage;
         let mut rest = session.run(tests, &group.members, &mut |_, mut record| {
+            if let Some(coverage) = coverage {
+                coverage.belongs_to(&record.name);
+            }
             expectations.judge(&mut record, kernel);
             if record.verdict == Verdict::New {
                 decoder.decode(&mut record);
@@ -269,6 +276,8 @@ impl Bench<'_> {
 
     fn boot_once(&self, group: &Group, dir: PathBuf) -> Result<(Session, BootTimes), BootError> {
         let shape = &group.shape;
+        let recorder = self.coverage.map(|coverage| coverage.machine(&dir)).transpose();
+        let recorder = recorder.map_err(|source| BootError::Dir { path: dir.clone(), source })?;
         let config = VmConfig {
             qemu: match self.reconnecting_qemu {
                 Ok(qemu) if shape.reconnect => qemu,
@@ -281,6 +290,7 @@ impl Bench<'_> {
             memory_mib: shape.memory_mib.unwrap_or(self.options.memory_mib),
             append: &self.options.append,
             shape,
+            recorder: recorder.as_ref(),
         };
         let settings = Settings {
             target: self.binaries.target.clone(),
@@ -290,7 +300,11 @@ impl Bench<'_> {
             deadline: self.options.deadline,
             boot_deadline: self.options.boot_deadline * self.accel.slowdown(),
         };
-        Session::boot(&config, settings)
+        let booted = Session::boot(&config, settings);
+        if let Some(recorder) = recorder {
+            recorder.belongs_to(coverage::BOOT);
+        }
+        booted
     }
 
     fn fail_all(

@@ -338,6 +338,8 @@ impl Session {
                 self.print(run, &text);
                 None
             }
+            // The recorder has it.
+            FromGuest::ModuleCode { .. } => None,
             FromGuest::Call { run, call, request } => {
                 let result = self.answer(run, request);
                 let sent = self.vm.send(&ToGuest::Answer { run, call, result });

@@ -99,14 +99,16 @@ impl Log {
         Ok(u64::from_le_bytes(word))
     }
 
-    /// Blocks by their number. One that is being written this moment is left out.
-    pub fn blocks(&self, numbers: Range<u64>) -> io::Result<Vec<Block>> {
+    /// Blocks with their numbers. One that is being written this moment is left out.
+    pub fn blocks(&self, numbers: Range<u64>) -> io::Result<Vec<(u64, Block)>> {
         let len = numbers.end.saturating_sub(numbers.start);
         let len = usize::try_from(len * 8).map_err(io::Error::other)?;
         let mut bytes = vec![0; len];
         self.file.read_exact_at(&mut bytes, offset(numbers.start))?;
         let (words, _) = bytes.as_chunks::<8>();
-        Ok(words.iter().filter_map(|word| Block::of_word(u64::from_le_bytes(*word))).collect())
+        let block = |word: &[u8; 8]| Block::of_word(u64::from_le_bytes(*word));
+        let blocks = (numbers.start..).zip(words.iter().map(block));
+        Ok(blocks.filter_map(|(number, block)| Some((number, block?))).collect())
     }
 }
 
@@ -160,7 +162,7 @@ mod tests {
         write(FIRST_BLOCK_WORD, first.to_word().expect("of the kernel"));
         write(COUNT_WORD, 2);
         // The second is counted and not yet written.
-        assert_eq!(log.blocks(0..2).expect("blocks"), [first]);
+        assert_eq!(log.blocks(0..2).expect("blocks"), [(0, first)]);
         assert_eq!(log.blocks(1..2).expect("blocks"), []);
         write(COUNT_WORD, 5);
         assert_eq!((log.count().expect("count"), log.lost().expect("lost")), (2, 3));

@@ -43,8 +43,7 @@ static CHOOSE_VERSION: extern "C" fn() = choose_version;
 /// Version 2 came with scoreboards (QEMU 9.0), and with it version 1 went.
 extern "C" fn choose_version() {
     // SAFETY: the name is a C string; the lookup has no side effects.
-    let found =
-        unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"qemu_plugin_scoreboard_new".as_ptr()) };
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"qemu_plugin_scoreboard_new".as_ptr()) };
     if !found.is_null() {
         qemu_plugin_version.store(2, Ordering::Relaxed);
     }
@@ -75,20 +74,23 @@ static LOG: OnceLock<Map> = OnceLock::new();
 const OUT: &str = "out=";
 
 /// QEMU's first call.
+///
+/// # Safety
+/// `argv` has to point to `argc` C strings that live as long as the process.
 // SAFETY: QEMU looks for this name in each plugin by itself.
 #[unsafe(no_mangle)]
-pub extern "C" fn qemu_plugin_install(
+pub unsafe extern "C" fn qemu_plugin_install(
     id: u64,
     _info: *const c_void,
     argc: c_int,
     argv: *const *const c_char,
 ) -> c_int {
     let arguments = (0..usize::try_from(argc).unwrap_or(0)).filter_map(|index| {
-        // SAFETY: QEMU passes `argc` C strings, which live as long as the plugin.
+        // SAFETY: the caller, QEMU, keeps `argc` C strings for as long as the plugin is loaded.
         let argument = unsafe { CStr::from_ptr(*argv.add(index)) };
         argument.to_str().ok()
     });
-    let Some(path) = arguments.filter_map(|argument| argument.strip_prefix(OUT)).last() else {
+    let Some(path) = arguments.filter_map(|argument| argument.strip_prefix(OUT)).next_back() else {
         return refuse("no argument out=FILE");
     };
     match Map::open(path.as_ref()) {
@@ -101,6 +103,7 @@ pub extern "C" fn qemu_plugin_install(
 }
 
 /// Says why, and makes QEMU give up.
+#[expect(clippy::print_stderr, reason = "QEMU's own log, which the bench shows")]
 fn refuse(reason: &str) -> c_int {
     eprintln!("sensecheck's coverage plugin: {reason}");
     -1
@@ -113,9 +116,8 @@ extern "C" fn translated(_id: u64, block: *const Opaque) {
     let (address, end) = unsafe {
         let Some(last) = qemu_plugin_tb_n_insns(block).checked_sub(1) else { return };
         let last = qemu_plugin_tb_get_insn(block, last);
-        let end = qemu_plugin_insn_vaddr(last).wrapping_add(
-            u64::try_from(qemu_plugin_insn_size(last)).unwrap_or(0),
-        );
+        let end = qemu_plugin_insn_vaddr(last)
+            .wrapping_add(u64::try_from(qemu_plugin_insn_size(last)).unwrap_or(0));
         (qemu_plugin_tb_vaddr(block), end)
     };
     // A block is at most two pages long.

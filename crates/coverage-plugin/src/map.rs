@@ -25,7 +25,14 @@ impl Map {
         }
         // SAFETY: a new mapping replaces none.
         let start = unsafe {
-            mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
+            mmap(
+                ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &file,
+                0,
+            )
         }?;
         // SAFETY: the mapping is `len` bytes long, aligned to a page, and never undone. Others see
         // and change it only through the file, one aligned word at a time, as atomics allow. The

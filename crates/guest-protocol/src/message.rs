@@ -17,6 +17,9 @@ pub const CALL_SOCKET_ENV: &str = "SENSECHECK_BENCH";
 /// the agent loads beside the standard ones.
 pub const LOAD_ARG: &str = "sensecheck.load=";
 
+/// Word of the kernel command line that makes the agent send [`FromGuest::ModuleCode`].
+pub const MODULE_CODE_ARG: &str = "sensecheck.module-code";
+
 /// First words of the marks the agent writes to `/dev/kmsg`, followed by the run's number.
 pub const MARK_BEGIN: &str = "sensecheck: begin";
 /// See [`MARK_BEGIN`].
@@ -76,6 +79,12 @@ pub enum FromGuest {
     },
     /// One record of the kernel log, including the marks.
     Kernel(KernelRecord),
+    /// Where the code of all loaded modules is: after each that the agent loads, and before the end of a
+    /// run that has loaded or unloaded one. Only if the kernel command line has [`MODULE_CODE_ARG`].
+    ModuleCode {
+        /// Every module that is loaded now.
+        modules: Vec<ModuleCode>,
+    },
     /// Output of a test process, standard output and error together.
     Output {
         /// Which execution.
@@ -148,6 +157,17 @@ pub struct KernelRecord {
     pub facility: u8,
     /// The text without its prefix.
     pub text: String,
+}
+
+/// Where the code of a loaded module is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ModuleCode {
+    /// Name, as in `/proc/modules`.
+    pub name: String,
+    /// The sections with code, by name, and the address each was loaded at. What a module needs only
+    /// while it is initialized is listed too, though it is gone by now.
+    pub sections: Vec<(String, u64)>,
 }
 
 /// How a test process ended.

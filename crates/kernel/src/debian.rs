@@ -1,5 +1,7 @@
 //! Kernels from Debian's packages: which version, and into the cache with it.
 
+pub mod debug;
+
 use std::{fs, path::Path};
 
 use sha2::{Digest, Sha256};

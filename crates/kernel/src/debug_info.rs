@@ -29,7 +29,7 @@ use std::{
 };
 
 pub use self::{
-    elf::{Section, Symbol},
+    elf::{Section, Symbol, build_id},
     lines::{Function, SourceFile},
     object::{Frame, Object},
 };

@@ -107,6 +107,18 @@ pub enum Error {
     /// A copy of a tree.
     #[error(transparent)]
     Mirror(#[from] mirror::Error),
+    /// What the debug information says.
+    #[error(transparent)]
+    Debug(#[from] crate::debug_info::Error),
+    /// There is no debug information.
+    #[error(
+        "kernel {name} has no debug information at hand; build it with CONFIG_DEBUG_INFO_DWARF5=y, or \
+         take a kernel of images/kernels.toml with `--kernel NAME`"
+    )]
+    NoDebugInfo {
+        /// The kernel.
+        name: String,
+    },
     /// Packages.
     #[error(transparent)]
     Apt(#[from] apt::Error),

@@ -69,8 +69,10 @@ pub struct Kernel {
     pub modules_dir: PathBuf,
     /// What the reader of a report must know, for example that the locked version has vanished.
     pub note: Option<String>,
-    /// Where its debug information is, if it was built with any.
+    /// Its debug information, if it was built with any. That of a packaged kernel is fetched when it is
+    /// asked for, see [`request::debug_files`].
     pub debug: Option<DebugFiles>,
+    is_packaged: bool,
     config: Config,
 }
 
@@ -120,6 +122,7 @@ impl Kernel {
             modules_dir: modules_dir.to_owned(),
             note: None,
             debug: None,
+            is_packaged: false,
             config: Config::parse("test", config).expect("a configuration"),
         }
     }
@@ -166,9 +169,10 @@ impl Kernel {
             image,
             modules_dir,
             config,
+            debug,
+            is_packaged: stored.built.is_none(),
             note: stored.built.and_then(|built| built.note),
             release: stored.release,
-            debug,
         }))
     }
 }

@@ -6,6 +6,7 @@ use host::{apt, cache::Cache, progress::Progress};
 
 use crate::{
     Error, Kernel, debian,
+    debug_info::{DebugFiles, Object},
     fragments::Fragments,
     image::{self, ImageFiles},
     manifest::{Manifest, Packages, Version, manifest_path},
@@ -83,6 +84,24 @@ pub fn cached(cache: &Cache, checkout: &Path, name: &str) -> Result<Option<Kerne
     match &manifest.get(name)?.packages {
         Some(packages) => debian::cached(cache, name, packages),
         None => Ok(None),
+    }
+}
+
+/// The debug information of a kernel: what it was built with, or Debian's package, which is fetched.
+pub fn debug_files(context: Context<'_>, kernel: &Kernel) -> Result<DebugFiles, Error> {
+    match &kernel.debug {
+        Some(files) => Ok(files.clone()),
+        None if kernel.is_packaged => debian::debug::get(context, kernel),
+        // An image of the user's may have it in itself.
+        None => match Object::open(&kernel.image) {
+            Ok(_) => Ok(DebugFiles {
+                vmlinux: kernel.image.clone(),
+                modules: kernel.modules_dir.clone(),
+                source: None,
+            }),
+            // Whether it is a bzImage or was stripped: it has none.
+            Err(_) => Err(Error::NoDebugInfo { name: kernel.name.clone() }),
+        },
     }
 }
 

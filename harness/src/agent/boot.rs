@@ -8,7 +8,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-use crate::{link::Link, modules};
+use crate::{link::Link, module_code::Reporter, modules};
 
 /// Why the machine cannot run tests, and the link to say so, if there is one.
 pub(crate) struct Failure {
@@ -17,11 +17,12 @@ pub(crate) struct Failure {
 }
 
 /// Mounts, opens the link, loads modules.
-pub(crate) fn bring_up() -> Result<(Link, Hello), Failure> {
+pub(crate) fn bring_up() -> Result<(Link, Reporter, Hello), Failure> {
     let init_us = monotonic_us();
     mount_all().map_err(|reason| Failure { link: None, reason })?;
     let link = Link::open().map_err(|reason| Failure { link: None, reason })?;
-    let missing_modules = match modules::load_standard() {
+    let module_code = Reporter::new();
+    let missing_modules = match modules::load_standard(|| module_code.tell(&link)) {
         Ok(missing) => missing,
         Err(reason) => return Err(Failure { link: Some(link), reason }),
     };
@@ -36,7 +37,7 @@ pub(crate) fn bring_up() -> Result<(Link, Hello), Failure> {
         module_parameters: modules::parameters(),
         tainted: read_number("/proc/sys/kernel/tainted"),
     };
-    Ok((link, hello))
+    Ok((link, module_code, hello))
 }
 
 /// The mounts a test may rely on. debugfs is optional: a kernel without it is still worth testing.

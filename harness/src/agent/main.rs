@@ -9,6 +9,7 @@
 mod boot;
 mod kmsg;
 mod link;
+mod module_code;
 mod modules;
 mod reaper;
 mod run;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
         eprintln!("agent: this is PID 1 of sensecheck's guest; it does nothing elsewhere");
         return ExitCode::from(2);
     }
-    let (link, hello) = match boot::bring_up() {
+    let (link, module_code, hello) = match boot::bring_up() {
         Ok(up) => up,
         Err(boot::Failure { link: Some(link), reason }) => {
             link.send(&FromGuest::Failed { reason });
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     };
     let link = Arc::new(link);
     let kmsg = kmsg::follow(Arc::clone(&link));
-    let runs = Runs::new(Arc::clone(&link), kmsg, reaper::start());
+    let runs = Runs::new(Arc::clone(&link), kmsg, reaper::start(), module_code);
     // What the boot left in the log belongs to no test: it goes before the first one can start.
     runs.end_boot();
     let hello = Hello { uptime_us: boot::monotonic_us(), ..hello };

@@ -31,6 +31,7 @@ use crate::{
     boot::monotonic_us,
     kmsg::Kmsg,
     link::{Link, write_value},
+    module_code::Reporter,
     reaper::Reaper,
     settle,
 };
@@ -53,17 +54,19 @@ struct Shared {
     link: Arc<Link>,
     kmsg: Kmsg,
     reaper: Reaper,
+    module_code: Reporter,
     next_call: AtomicU64,
     groups: Mutex<BTreeMap<RunId, Pid>>,
     calls: Mutex<BTreeMap<(RunId, u64), mpsc::Sender<CallResult>>>,
 }
 
 impl Runs {
-    pub(crate) fn new(link: Arc<Link>, kmsg: Kmsg, reaper: Reaper) -> Self {
+    pub(crate) fn new(link: Arc<Link>, kmsg: Kmsg, reaper: Reaper, module_code: Reporter) -> Self {
         let shared = Shared {
             link,
             kmsg,
             reaper,
+            module_code,
             next_call: AtomicU64::new(1),
             groups: Mutex::default(),
             calls: Mutex::default(),
@@ -86,6 +89,7 @@ impl Runs {
             let duration_us = monotonic_us() - started_us;
             settle::rcu();
             shared.kmsg.end(run);
+            shared.module_code.tell(&shared.link);
             shared.link.send(&FromGuest::Finished { run, exit, duration_us });
         });
     }

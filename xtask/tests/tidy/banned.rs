@@ -13,6 +13,8 @@ use crate::{
 const UNSAFE: &[&str] = &[
     "crates/host/src/child.rs",
     "crates/bsg/src/ioctl.rs",
+    "crates/coverage-plugin/src/lib.rs",
+    "crates/coverage-plugin/src/map.rs",
     "crates/device-server/src/medium/vectored.rs",
     "crates/ublk/src/command.rs",
     "crates/ublk/src/descriptors.rs",

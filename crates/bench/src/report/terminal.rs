@@ -55,6 +55,11 @@ impl Terminal {
         say!("note: {text}");
     }
 
+    /// A text of several lines.
+    pub fn text(&self, text: &str) {
+        say!("{text}");
+    }
+
     /// A stage of the preparation and how long it took.
     pub fn stage(&self, name: &str, took: Duration, remark: &str) {
         say!("{name:>8}  {:>7.3} s  {remark}", took.as_secs_f64());

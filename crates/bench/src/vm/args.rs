@@ -1,6 +1,6 @@
 //! QEMU's command line and the guest kernel's.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use guest_protocol::{
     message::{LOAD_ARG, PORT_NAME},
@@ -8,7 +8,7 @@ use guest_protocol::{
 };
 use serde_json::{Map, Value};
 
-use crate::qemu::Qemu;
+use crate::{coverage::Recorder, qemu::Qemu};
 use kernel::Kernel;
 
 /// Name of the serial console's log in the directory of the machine.
@@ -92,6 +92,8 @@ pub struct VmConfig<'a> {
     pub append: &'a str,
     /// What the tests of this machine need of it.
     pub shape: &'a VmShape,
+    /// Who records which code of the kernel the machine reaches.
+    pub recorder: Option<&'a Arc<Recorder>>,
 }
 
 impl VmConfig<'_> {
@@ -120,6 +122,9 @@ impl VmConfig<'_> {
         option("kernel", self.kernel.image.display().to_string());
         option("initrd", self.image.display().to_string());
         option("append", self.kernel_command_line());
+        if let Some(recorder) = self.recorder {
+            option("plugin", recorder.plugin_option());
+        }
 
         let path = |name: &str| dir.join(name).display().to_string();
         option("chardev", format!("file,id=console,path={}", path(CONSOLE_LOG)));
@@ -151,6 +156,8 @@ impl VmConfig<'_> {
                 module.params.split_whitespace().map(|param| format!("{}.{param}", module.name)),
             );
         }
+        let recorder = self.recorder.iter();
+        words.extend(recorder.flat_map(|recorder| recorder.kernel_arguments()).map(str::to_owned));
         words.extend(self.shape.kernel_args.iter().map(ToString::to_string));
         words.extend((!self.append.is_empty()).then(|| self.append.to_owned()));
         words.join(" ")

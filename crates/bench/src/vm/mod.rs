@@ -31,6 +31,7 @@ use serde_json::{Value, json};
 pub use args::{Accel, SHARED_SLOT, SPARE_SLOTS, Slot, VmConfig};
 pub use qmp::QmpError;
 
+use crate::coverage::Recorder;
 use host::child::Child;
 
 /// QEMU connects its sockets before it starts the guest; this is for a machine under heavy load.
@@ -126,7 +127,8 @@ impl Vm {
         link.set_write_timeout(Some(QMP_DEADLINE)).map_err(|source| io_error(dir, source))?;
         let reader = link.try_clone().map_err(|source| io_error(dir, source))?;
         let messages = events.clone();
-        thread::spawn(move || forward(&reader, &messages));
+        let recorder = config.recorder.cloned();
+        thread::spawn(move || forward(&reader, &messages, recorder.as_deref()));
         Ok(Vm { child, qmp, link, dir: dir.to_owned() })
     }
 
@@ -223,9 +225,16 @@ fn accept(listener: &UnixListener, child: &Child) -> io::Result<UnixStream> {
     Err(io::ErrorKind::TimedOut.into())
 }
 
-fn forward(link: &UnixStream, events: &Sender<VmEvent>) {
+fn forward(link: &UnixStream, events: &Sender<VmEvent>, recorder: Option<&Recorder>) {
     loop {
         let event = match frame::read(link) {
+            // Taken here, while the log is still about where it was when the guest looked.
+            Ok(Some(FromGuest::ModuleCode { modules })) => {
+                if let Some(recorder) = recorder {
+                    recorder.modules(modules);
+                }
+                continue;
+            }
             Ok(Some(message)) => VmEvent::Guest(message),
             Ok(None) => VmEvent::LinkLost("closed".into()),
             Err(error) => VmEvent::LinkLost(error.to_string()),

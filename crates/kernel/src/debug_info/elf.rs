@@ -79,6 +79,18 @@ pub(super) fn read(path: &Path) -> Result<(Contents, gimli::Dwarf<Reader>), Erro
     Ok((Contents { sections, symbols: symbols(&file, &places, is_relocatable) }, dwarf))
 }
 
+/// What the linker made of a build's content (`--build-id`), to tell whether two files are of one
+/// build; `None` if it was not asked to. A file that is no ELF file, as a bzImage, has none.
+pub fn build_id(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    let cache = ReadCache::new(fs::File::open(path).map_err(read)?);
+    let Ok(file) = File::parse(&cache) else { return Ok(None) };
+    let id = file
+        .build_id()
+        .map_err(|error| Error::Elf { path: path.to_owned(), detail: error.to_string() })?;
+    Ok(id.map(<[u8]>::to_vec))
+}
+
 /// Where variables live takes a fifth of a `vmlinux` and is not asked for here.
 fn is_used(id: SectionId) -> bool {
     !matches!(id, SectionId::DebugLoc | SectionId::DebugLocLists)

@@ -1,0 +1,125 @@
+//! Which lines of the kernel a run reaches, without a kernel built for it.
+//!
+//! ```text
+//! Coverage   what a whole run collects: a recorder for each machine
+//! Recorder   one machine: the plugin's log, where its modules were, which test ended when
+//! Files      recorders and debug information put together: lines, functions, error codes
+//! ```
+//!
+//! QEMU's translator says which code the kernel reached (crate `coverage-plugin`), DWARF says which
+//! lines that is (crate `kernel`). What that can and cannot say:
+//!
+//! * A line counts as reached if an instruction of it is in a block that was entered. A block that
+//!   took an exception half-way counts to its end.
+//! * A line without an instruction does not count at all: what the compiler dropped, folded into
+//!   another line's instruction, or merged with an equal statement elsewhere. Of equal statements
+//!   that were merged, one line stands for all.
+//! * A test is named for a line if it was the first to reach it on the first machine that did. Kernel
+//!   threads work for nobody in particular: what they do between the end of one test and that of the
+//!   next counts for the latter.
+//! * The code that initializes a module is gone afterwards, and another's may be put in its place. If
+//!   one test loads several modules, what two of them claim is not counted for either.
+//! * The kernel has to be where it was linked (`nokaslr`) and be emulated: KVM translates nothing.
+
+mod errno;
+mod lcov;
+mod listing;
+mod measure;
+mod recorder;
+mod report;
+mod run;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use crate::{
+    cargo::{self, BuildError},
+    rig,
+};
+
+pub use self::{
+    measure::{FileCoverage, FunctionCoverage, measure},
+    recorder::{BOOT, Recorder},
+    report::{Report, Wish},
+    run::{Request, run},
+};
+
+/// The files a run is measured by if the user names none: what this project tests.
+pub const DEFAULT_FILES: [&str; 4] = [
+    "block/bsg.c",
+    "drivers/scsi/scsi_bsg.c",
+    "drivers/scsi/virtio_scsi.c",
+    "drivers/block/ublk_drv.c",
+];
+
+/// Why there is no coverage. Each says the next step.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each is the error of what it is named after")]
+pub enum Error {
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Rig(#[from] rig::Error),
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    #[error(transparent)]
+    Debug(#[from] kernel::debug_info::Error),
+    #[error(
+        "{}: {source}; the run's directory was removed or damaged while it ran, run it again",
+        path.display()
+    )]
+    Log { path: PathBuf, source: io::Error },
+    #[error(
+        "the kernel {kernel} has no code of {file}; give a path relative to the kernel's tree, such as \
+         drivers/scsi/scsi_bsg.c, of code that is built in or in a module the guest has loaded"
+    )]
+    NoSuchFile { kernel: String, file: String },
+    #[error("cannot write {}: {source}; choose another file with --lcov", path.display())]
+    Lcov { path: PathBuf, source: io::Error },
+}
+
+/// Builds the library that QEMU loads.
+pub fn build_plugin(workspace: &Path) -> Result<PathBuf, BuildError> {
+    cargo::library(workspace, "coverage-plugin", "coverage_plugin")
+}
+
+/// What a run collects.
+#[derive(Debug)]
+pub struct Coverage {
+    plugin: PathBuf,
+    machines: Mutex<Vec<Arc<Recorder>>>,
+}
+
+impl Coverage {
+    /// Nothing yet; `plugin` is the library for QEMU.
+    pub fn new(plugin: PathBuf) -> Coverage {
+        Coverage { plugin, machines: Mutex::default() }
+    }
+
+    /// The recorder of a machine that is about to boot in `dir`.
+    pub fn machine(&self, dir: &Path) -> io::Result<Arc<Recorder>> {
+        let recorder = Arc::new(Recorder::create(self.plugin.clone(), dir)?);
+        self.lock().push(recorder.clone());
+        Ok(recorder)
+    }
+
+    /// Says that on the machine booted last, all that has happened since the last such word was the
+    /// doing of `who`.
+    pub fn belongs_to(&self, who: &str) {
+        if let Some(machine) = self.lock().last() {
+            machine.belongs_to(who);
+        }
+    }
+
+    /// The machines so far, in the order they were booted.
+    pub fn machines(&self) -> Vec<Arc<Recorder>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Recorder>>> {
+        self.machines.lock().expect("no thread panics with the lock")
+    }
+}

@@ -20,7 +20,7 @@ use guest_protocol::{
 };
 
 use self::{
-    active::{Active, Phase},
+    active::{AFTER_DAMAGE, Active, Phase},
     boot::{panic_line, tail},
     hosts::Hosts,
 };
@@ -588,9 +588,6 @@ impl Session {
 fn done(result: Result<(), String>) -> Result<Answer, String> {
     result.map(|()| Answer::Done)
 }
-
-/// How long a test may still run on a kernel that has just lost a task to an Oops or a BUG.
-const AFTER_DAMAGE: Duration = Duration::from_secs(1);
 
 /// How long a guest may take to say what its tasks do, and to kill them.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -268,7 +268,7 @@ mod tests {
         Placed { range: start..start + 0x100, module: module.to_owned(), address }
     }
 
-    fn at<'a>(places: &'a Places, number: u64, address: u64) -> Option<(&'a str, u64)> {
+    fn at(places: &Places, number: u64, address: u64) -> Option<(&str, u64)> {
         let found = places.resolve(number, address..address + 4);
         found.first().map(|(object, range)| (*object, range.start))
     }
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn addresses_are_those_of_the_time() {
         let places = Places {
-            vmlinux: vec![KERNEL..KERNEL + 0x1000],
+            vmlinux: vec![KERNEL..KERNEL + 0x1000, KERNEL + 0x2000..KERNEL + 0x3000],
             epochs: vec![
                 (10, vec![placed(MODULE, "sg", 0x7000)]),
                 (20, vec![placed(MODULE, "sd_mod", 0x9000)]),

@@ -23,6 +23,9 @@ const OUTPUT_LEN_MAX: usize = 1 << 20;
 /// What stands in its place.
 const OUTPUT_CUT: &str = "\n(output was dropped here: the test printed too much)\n";
 
+/// How long a test may still run on a kernel that has just lost a task to an Oops or a BUG.
+pub(super) const AFTER_DAMAGE: Duration = Duration::from_secs(1);
+
 /// Where a run is on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {

@@ -347,6 +347,39 @@ fn patch_that_does_not_fit_says_where_and_why() {
     );
 }
 
+/// Another file has a hunk at the same line, the file a hunk before; and the file has likenesses in
+/// two other places, one further away, one of nothing but braces.
+#[test]
+fn failing_hunk_is_shown_beside_the_place_it_was_made_for() {
+    let bench = Bench::new();
+    let mut lines: Vec<String> = (1..=60).map(|n| format!("line {n}")).collect();
+    for (at, block) in [
+        (5, ["alpha", "q", "q", "q", "z"]),
+        (40, ["p", "{", "", "{", "z"]),
+        (30, ["alpha", "q", "q", "q", "z"]),
+        (50, ["alpha", "q", "q", "q", "z"]),
+    ] {
+        lines.splice(at - 1..at + 4, block.map(str::to_owned));
+    }
+    bench.write("tree/block/long.c", lines.join("\n"));
+    bench.write("tree/block/other.c", lines.join("\n"));
+    let hunk = |old: &str| format!("@@ -28,7 +28,7 @@\n line 28\n-line 29\n+x\n{old}");
+    let text = format!(
+        "--- a/block/other.c\n+++ b/block/other.c\n{}--- a/block/long.c\n+++ b/block/long.c\n\
+         @@ -13,3 +13,3 @@\n line 13\n-line 14\n+x\n line 15\n{}",
+        hunk(" alpha\n q\n q\n q\n z\n"),
+        hunk(" alpha\n {\n \n {\n delta\n")
+            .replace("line 28", "gone")
+            .replace("line 29", "gone too"),
+    );
+    let error = bench.patch(&text).expect_err("it does not fit");
+    let ApplyError::DoesNotApply { reason, .. } = error else { panic!("{error}") };
+    let Reason::Differs { file, hunk, line, found, .. } = *reason else { panic!("{reason}") };
+    assert_eq!((file.as_str(), hunk, line), ("block/long.c", 2, 28));
+    let (line, lines) = found.expect("a likeness");
+    assert_eq!((line, lines[0].as_str()), (28, "line 28"));
+}
+
 #[test]
 fn reason_is_told_from_its_likes() {
     let bench = Bench::new();

@@ -22,9 +22,17 @@ enum Part {
     Kvm,
     /// All that boots guests, emulated.
     Tcg,
+    /// The guest tests on kernels that are built here: `source` and `patched`.
+    Kernels,
     /// What `cargo xtask test` does.
     All,
 }
+
+/// The guest tests on kernels that are built here.
+const BUILT: &[Step] = &[
+    Step { name: "source", place: Place::Guest, run: || built("source") },
+    Step { name: "patched", place: Place::Guest, run: || built("patched") },
+];
 
 pub(crate) fn run(args: &Args) -> u8 {
     let at = |place| STEPS.iter().filter(move |step| step.place == place).copied();
@@ -39,6 +47,7 @@ pub(crate) fn run(args: &Args) -> u8 {
         Part::Host => at(Place::Host).collect(),
         Part::Kvm => with_guests(|| guest_tests("kvm")),
         Part::Tcg => with_guests(|| guest_tests("tcg")),
+        Part::Kernels => BUILT.to_vec(),
         Part::All => STEPS.to_vec(),
     })
 }
@@ -50,4 +59,9 @@ fn guest_tests(accel: &str) -> anyhow::Result<()> {
     let junit = directory.join("vm-tests.xml");
     let junit = junit.to_str().context("the checkout's path is not UTF-8")?;
     test::guest_tests(&["--accel", accel, "--junit", junit])
+}
+
+/// The guest tests on a kernel that is built first.
+fn built(kernel: &str) -> anyhow::Result<()> {
+    test::guest_tests(&["--kernel", kernel])
 }

@@ -5,6 +5,7 @@ mod command;
 mod coverage;
 mod doctor;
 mod kernel_args;
+mod kernel_data;
 mod kernels;
 mod self_test;
 mod test;

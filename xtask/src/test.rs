@@ -66,6 +66,7 @@ pub(crate) const VM_TESTS: &str = "VM tests";
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "format", place: Place::Host, run: format },
     Step { name: "workflows", place: Place::Host, run: crate::workflows::check },
+    Step { name: "kernel data", place: Place::Host, run: crate::kernel_data::check },
     Step { name: "lints", place: Place::Host, run: lints },
     Step { name: "documentation", place: Place::Host, run: documentation },
     Step { name: "host tests", place: Place::Host, run: host_tests },

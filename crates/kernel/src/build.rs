@@ -41,6 +41,25 @@ pub(crate) enum Configuration {
     },
 }
 
+impl Configuration {
+    fn text(&self) -> String {
+        match self {
+            Configuration::Fragments(fragment) => fragment.to_string(),
+            Configuration::Whole { text, .. } => text.clone(),
+        }
+    }
+}
+
+/// Everything a kernel depends on: the identity of its source, its configuration, how it is built.
+pub(crate) fn inputs(
+    source: &str,
+    configuration: &Configuration,
+    kbuild: &Kbuild,
+) -> Result<String, Error> {
+    let variables = kbuild.variables.join(" ");
+    Ok(digest([source, &configuration.text(), &variables, &kbuild.compiler()?]))
+}
+
 /// One build.
 #[derive(Debug)]
 pub(crate) struct Build<'a> {
@@ -88,15 +107,8 @@ impl Build<'_> {
         Kernel::cached(self.cache, &self.name, &key)?.ok_or_else(vanished)
     }
 
-    /// Everything the kernel depends on.
     fn inputs(&self) -> Result<String, Error> {
-        let configuration = match &self.configuration {
-            Configuration::Fragments(fragment) => fragment.to_string(),
-            Configuration::Whole { text, .. } => text.clone(),
-        };
-        let compiler = self.kbuild.compiler()?;
-        let variables = self.kbuild.variables.join(" ");
-        Ok(digest([self.source.as_str(), &configuration, &variables, &compiler]))
+        inputs(&self.source, &self.configuration, &self.kbuild)
     }
 
     fn enough_space(&self) -> Result<(), Error> {
@@ -129,10 +141,7 @@ impl Build<'_> {
         let objects = &self.kbuild.objects;
         fs::create_dir_all(objects).map_err(at("make", objects))?;
         let wanted = self.workspace.file("wanted.config");
-        let text = match &self.configuration {
-            Configuration::Fragments(fragment) => fragment.to_string(),
-            Configuration::Whole { text, .. } => text.clone(),
-        };
+        let text = self.configuration.text();
         // Configured alike already: make would only look at everything again.
         let is_configured = objects.join(".config").exists()
             && fs::read_to_string(&wanted).is_ok_and(|earlier| earlier == text);

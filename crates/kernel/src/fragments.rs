@@ -52,7 +52,7 @@ fn read(checkout: &Path, name: &str) -> Result<Fragment, Error> {
 }
 
 /// The fragments `names` of a checkout, the later ones winning.
-pub(crate) fn merged(checkout: &Path, names: &[String]) -> Result<Fragment, Error> {
+pub fn merged(checkout: &Path, names: &[String]) -> Result<Fragment, Error> {
     let fragments: Vec<Fragment> =
         names.iter().map(|name| read(checkout, name)).collect::<Result<_, _>>()?;
     let (mut fragment, _) = merge(&fragments);

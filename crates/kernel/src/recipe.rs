@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     Error, Kernel,
-    build::{Build, Configuration},
+    build::{self, Build, Configuration},
     fragments::{self, Fragments},
+    kbuild::Kbuild,
     manifest::{Entry, Manifest, Recipe, manifest_path},
     mirror::{self, OBJECTS},
     request::Context,
     series::{self, Series},
     source::{self, SourceTree},
-    workspace::{Workspace, digest},
+    workspace::{Done, Workspace, digest},
 };
 
 /// Where our own series are in a checkout.
@@ -19,7 +20,7 @@ pub const PATCHES: &str = "images/kernel/patches";
 
 /// The kernel `name`, whose entry has a source or a base.
 pub(crate) fn get(context: Context<'_>, manifest: &Manifest, name: &str) -> Result<Kernel, Error> {
-    Cook::new(context, manifest, name)?.kernel(None)
+    Cook::new(context, manifest, name)?.kernel()
 }
 
 /// The kernel `name` with a posted series on top of its own.
@@ -39,101 +40,129 @@ pub(crate) fn with_series(
                 .to_owned(),
         });
     }
-    Cook::new(context, &manifest, name)?.kernel(Some((posting, series)))
+    let mut cook = Cook::new(context, &manifest, name)?;
+    cook.add(posting, series);
+    cook.kernel()
 }
 
 /// Making one entry.
 struct Cook<'a> {
     context: Context<'a>,
-    name: &'a str,
     entry: &'a Entry,
     recipe: Recipe,
-    tree: SourceTree,
-    /// The patches of the entry's own series.
-    own: Series,
+    /// The name in the manifest.
+    base: &'a str,
+    /// What the kernel is called in reports.
+    name: String,
+    /// What it is made of besides its source.
+    parts: Vec<String>,
+    /// Our own patches, and then the posted ones.
+    patches: Series,
+    is_posted: bool,
 }
 
 impl<'a> Cook<'a> {
-    fn new(context: Context<'a>, manifest: &'a Manifest, name: &'a str) -> Result<Self, Error> {
-        let entry = manifest.get(name)?;
-        let recipe = manifest.recipe(name).map_err(|detail| Error::Input {
-            what: format!("kernel {name} of images/kernels.toml"),
+    fn new(context: Context<'a>, manifest: &'a Manifest, base: &'a str) -> Result<Self, Error> {
+        let entry = manifest.get(base)?;
+        let recipe = manifest.recipe(base).map_err(|detail| Error::Input {
+            what: format!("kernel {base} of images/kernels.toml"),
             detail,
         })?;
-        let Context { cache, options, progress, .. } = context;
-        let tree = source::get(cache, &recipe.source, entry.arch, options, progress)?;
-        let own = own_patches(context.checkout, &recipe.series)?;
-        Ok(Cook { context, name, entry, recipe, tree, own })
+        let patches = own_patches(context.checkout, &recipe.series)?;
+        let (name, parts) = (base.to_owned(), recipe.series.clone());
+        Ok(Cook { context, entry, recipe, base, name, parts, patches, is_posted: false })
     }
 
-    /// The kernel, with a posted series on top if there is one.
-    fn kernel(&self, posted: Option<(&Path, &Series)>) -> Result<Kernel, Error> {
-        let Context { cache, checkout, progress, .. } = self.context;
-        let mut patches = self.own.clone();
-        let mut origin = [vec![self.tree.key.clone()], self.recipe.series.clone()].concat();
-        let mut name = self.name.to_owned();
-        if let Some((posting, series)) = posted {
-            patches.patches.extend(series.patches.iter().cloned());
-            patches.notes.extend(series.notes.iter().cloned());
-            origin.push(posting.display().to_string());
-            name = format!("{name} + {}", posting.display());
-        }
-        let (workspace, mut notes) = self.workspace(posted.is_some(), &patches)?;
+    /// Puts a posted series on top.
+    fn add(&mut self, posting: &Path, series: &Series) {
+        self.patches.patches.extend(series.patches.iter().cloned());
+        self.patches.notes.extend(series.notes.iter().cloned());
+        self.parts.push(posting.display().to_string());
+        self.name = format!("{} + {}", self.base, posting.display());
+        self.is_posted = true;
+    }
+
+    fn kernel(&self) -> Result<Kernel, Error> {
+        let Context { cache, checkout, options, progress } = self.context;
         let fragments = Fragments::read(checkout)?;
-        let diffs = patches.patches.iter().map(|patch| patch.diff.as_slice());
+        let merged = fragments::merged(checkout, &self.recipe.config)?;
+        let configuration = Configuration::Fragments(merged);
+        let source = &self.recipe.source;
+        // A kernel that is built needs its source no more.
+        if let Some(key) = source::locked_key(source)
+            && let Some(kernel) = self.finished(&key, &configuration)?
+        {
+            return Ok(kernel);
+        }
+        let tree = source::get(cache, source, self.entry.arch, options, progress)?;
+        let (workspace, mut notes) = self.workspace(&tree)?;
+        let origin = [&[tree.key.clone()], self.parts.as_slice()].concat().join(" + ");
         let build = Build {
             cache,
             progress,
-            name,
-            origin: origin.join(" + "),
-            source: digest(std::iter::once(self.tree.key.as_bytes()).chain(diffs)),
+            name: self.name.clone(),
+            origin,
+            source: self.identity(&tree.key),
             workspace: &workspace,
             kbuild: workspace.kbuild(self.entry.arch, &[]),
-            configuration: Configuration::Fragments(fragments::merged(
-                checkout,
-                &self.recipe.config,
-            )?),
+            configuration,
             fragments: &fragments,
         };
         let kernel = build.run()?;
-        notes.extend(self.tree.note.iter().chain(&kernel.note).cloned());
+        notes.extend(tree.note.iter().chain(&kernel.note).cloned());
         Ok(Kernel { note: (!notes.is_empty()).then(|| notes.join("; ")), ..kernel })
     }
 
-    /// The workspace with the patched source in it, and what is to be told of the patches. All posted
-    /// series on one base share a workspace: the next one rebuilds only what differs.
-    fn workspace(
-        &self,
-        is_posted: bool,
-        patches: &Series,
-    ) -> Result<(Workspace, Vec<String>), Error> {
+    /// The kernel, if it was built from the source `key` and is still in the cache.
+    fn finished(&self, key: &str, configuration: &Configuration) -> Result<Option<Kernel>, Error> {
+        let cache = self.context.cache;
+        let place = self.place(key);
+        let kbuild = Kbuild::compiling(self.entry.arch);
+        let inputs = build::inputs(&self.identity(key), configuration, &kbuild)?;
+        match Done::look(cache, &place, &inputs) {
+            Some(done) => Kernel::cached(cache, &self.name, &done.kernel),
+            None => Ok(None),
+        }
+    }
+
+    /// The identity of the patched source.
+    fn identity(&self, key: &str) -> String {
+        let diffs = self.patches.patches.iter().map(|patch| patch.diff.as_slice());
+        digest(std::iter::once(key.as_bytes()).chain(diffs))
+    }
+
+    /// The name of the workspace. All posted series on one base share one: the next rebuilds only what
+    /// differs.
+    fn place(&self, key: &str) -> String {
+        let kind = if self.is_posted { "series-on-" } else { "" };
+        format!("{kind}{}-{}", self.base, digest([key]))
+    }
+
+    /// The workspace with the patched source in it, and what is to be told of the patches.
+    fn workspace(&self, tree: &SourceTree) -> Result<(Workspace, Vec<String>), Error> {
         let Context { cache, progress, .. } = self.context;
         // Before anything is prepared: whether the patches apply.
-        let patched = (!patches.patches.is_empty())
-            .then(|| series::apply(patches, &self.tree.dir))
+        let patched = (!self.patches.patches.is_empty())
+            .then(|| series::apply(&self.patches, &tree.dir))
             .transpose()?;
-        let use_ = if is_posted { "series-on-" } else { "" };
-        let key = digest([&self.tree.key]);
-        let workspace = Workspace::open(cache, &format!("{use_}{}-{key}", self.name), progress)?;
-        let is_root = self.recipe.root == self.name && !is_posted;
-        let root = match is_root {
-            true => None,
-            false => Some(self.root_workspace(&key, is_posted)?),
-        };
-        let built: Option<PathBuf> = root.as_ref().map(|root| root.source().join(OBJECTS));
-        workspace.seed(&self.tree.dir, built.as_deref(), progress)?;
+        let workspace = Workspace::open(cache, &self.place(&tree.key), progress)?;
+        let base = self.base_workspace(&tree.key)?;
+        let built: Option<PathBuf> = base.as_ref().map(|base| base.source().join(OBJECTS));
+        workspace.seed(&tree.dir, built.as_deref(), progress)?;
         let Some(patched) = patched else { return Ok((workspace, Vec::new())) };
-        let overlay = Some(&patched.overlay);
-        mirror::update(&self.tree.dir, overlay, &workspace.source(), progress)?;
+        mirror::update(&tree.dir, Some(&patched.overlay), &workspace.source(), progress)?;
         Ok((workspace, patched.notes))
     }
 
-    /// The workspace whose objects save this one a build from nothing: that of the base itself, or of
-    /// the entry all variations start from.
-    fn root_workspace(&self, key: &str, is_posted: bool) -> Result<Workspace, Error> {
+    /// The workspace whose objects save this one a build from nothing: of a posted series that of its
+    /// base, of a variation that of the entry it varies in the end.
+    fn base_workspace(&self, key: &str) -> Result<Option<Workspace>, Error> {
         let Context { cache, progress, .. } = self.context;
-        let name = if is_posted { self.name } else { &self.recipe.root };
-        Workspace::open(cache, &format!("{name}-{key}"), progress)
+        let base = if self.is_posted { self.base } else { &self.recipe.root };
+        if base == self.base && !self.is_posted {
+            return Ok(None);
+        }
+        Workspace::open(cache, &format!("{base}-{}", digest([key])), progress).map(Some)
     }
 }
 

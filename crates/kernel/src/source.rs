@@ -48,14 +48,16 @@ pub fn get(
     let is_in_cache = |key: &str| cache.path(&place(key)).exists();
     let tree =
         |Chosen { key, note }| SourceTree { dir: cache.path(&place(&key)).join(TREE), key, note };
-    if let Some(lock) = &source.lock {
-        let key = key(&lock.name, &lock.version, &lock.sha256);
-        if is_in_cache(&key) {
-            return Ok(tree(Chosen { key, note: None }));
-        }
+    if let Some(key) = locked_key(source).filter(|key| is_in_cache(key)) {
+        return Ok(tree(Chosen { key, note: None }));
     }
     let choice = Choice { cache, name: &source.package, entry: source, options, progress };
     choice.make(is_in_cache, |apt| choose(cache, apt, source, arch, progress)).map(tree)
+}
+
+/// The key of the locked version, whether it is in the cache or not.
+pub(crate) fn locked_key(source: &Source) -> Option<String> {
+    source.lock.as_ref().map(|lock| key(&lock.name, &lock.version, &lock.sha256))
 }
 
 /// Where the tree is in its directory.

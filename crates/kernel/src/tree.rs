@@ -127,3 +127,6 @@ fn configuration(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,19 @@ pub(crate) struct Done {
     pub(crate) kernel: String,
 }
 
+impl Done {
+    /// The finished build in the workspace `name`, which nobody has to hold: what is finished stays in
+    /// the cache.
+    pub(crate) fn look(cache: &Cache, name: &str, inputs: &str) -> Option<Done> {
+        Done::read(&cache.path(&format!("{WORKSPACES}/{name}")), inputs)
+    }
+
+    fn read(workspace: &Path, inputs: &str) -> Option<Done> {
+        let done: Done = serde_json::from_slice(&fs::read(workspace.join(DONE)).ok()?).ok()?;
+        (done.inputs == inputs).then_some(done)
+    }
+}
+
 impl Workspace {
     /// The workspace `name`; waits for another run that uses it.
     pub(crate) fn open(cache: &Cache, name: &str, progress: &Progress) -> Result<Self, Error> {
@@ -116,8 +129,7 @@ impl Workspace {
 
     /// The finished build, unless its inputs are others now.
     pub(crate) fn done(&self, inputs: &str) -> Option<Done> {
-        let done: Done = serde_json::from_slice(&fs::read(self.file(DONE)).ok()?).ok()?;
-        (done.inputs == inputs).then_some(done)
+        Done::read(&self.dir, inputs)
     }
 
     /// From now on nothing is finished here.

@@ -120,6 +120,8 @@ impl Workspace {
         }
         if let Some(built) = built.filter(|built| built.exists()) {
             copy(&["-a", "--reflink=auto"], built, &objects)?;
+            let old = built.parent().unwrap_or(built);
+            relocate(&objects.join("tools"), &old.display().to_string(), &source)?;
         }
         fs::create_dir_all(&objects).map_err(at("make", &objects))?;
         fs::rename(&aside, &source).map_err(at("rename into", &source))?;
@@ -165,6 +167,25 @@ fn copy(options: &[&str], from: &Path, to: &Path) -> Result<(), Error> {
         return Err(host::cache::disk_full(to, 0).into());
     }
     Err(Error::Tool(tools::failed(&command, &output)))
+}
+
+/// Programs of the host below `tools` are built by absolute paths, unlike all the rest. With the old
+/// ones objtool would be built again, and after it every object it has looked at.
+fn relocate(dir: &Path, from: &str, to: &Path) -> Result<(), Error> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir).map_err(at("read", dir))? {
+        let path = entry.map_err(at("read", dir))?.path();
+        if path.is_dir() && !path.is_symlink() {
+            relocate(&path, from, to)?;
+        } else if path.extension().is_some_and(|extension| extension == "cmd") {
+            let text = fs::read_to_string(&path).map_err(at("read", &path))?;
+            let text = text.replace(from, &to.display().to_string());
+            fs::write(&path, text).map_err(at("write", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes workspaces that nobody used for long. Failing to is no reason to fail.

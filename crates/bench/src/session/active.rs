@@ -125,12 +125,13 @@ impl Active {
         }
     }
 
-    /// Notes a hang; a second one adds to the first.
+    /// Notes a hang; a second one adds to the first. What hangs after its process has ended well, when
+    /// its host is removed, has not passed.
     pub(super) fn hang(&mut self, what: String) {
         self.outcome = Some(match self.outcome.take() {
             Some(Outcome::Hang(first)) => Outcome::Hang(format!("{first}; {what}")),
+            None | Some(Outcome::Pass | Outcome::Skip(_)) => Outcome::Hang(what),
             Some(other) => other,
-            None => Outcome::Hang(what),
         });
     }
 
@@ -298,6 +299,16 @@ mod tests {
         assert_eq!(active.outcome, Some(Outcome::Pass));
         assert!(active.output.starts_with("the beginning\n"));
         assert!(active.output.contains(OUTPUT_CUT));
+    }
+
+    #[test]
+    fn a_host_that_cannot_be_removed_is_no_pass() {
+        let mut active = active();
+        active.printed(ONE_PASSED);
+        active.exited(Exit::Code(EXIT_PASS), 1);
+        active.hang("its SCSI host cannot be unplugged".into());
+        let hang = Outcome::Hang("its SCSI host cannot be unplugged".into());
+        assert_eq!(active.outcome, Some(hang));
     }
 
     #[test]

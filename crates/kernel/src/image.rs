@@ -39,6 +39,38 @@ pub struct ImageFiles {
     pub config: Option<PathBuf>,
 }
 
+/// What an image says of itself.
+struct Contents {
+    /// The file as it is.
+    bytes: Vec<u8>,
+    /// The ELF file QEMU enters directly; without it the image is a bzImage that decompresses itself,
+    /// which only takes longer.
+    elf: Option<Vec<u8>>,
+    release: String,
+}
+
+impl Contents {
+    fn read(path: &Path) -> Result<Contents, Error> {
+        let bad = |detail: String| Error::Input { what: path.display().to_string(), detail };
+        let bytes = fs::read(path).map_err(at("read", path))?;
+        let elf = match vmlinux::extract(&bytes) {
+            Ok(elf) => Some(elf),
+            Err(vmlinux::Error::NoPvh | vmlinux::Error::Compression(_))
+                if !bytes.starts_with(b"\x7fELF") =>
+            {
+                None
+            }
+            Err(error) => return Err(bad(error.to_string())),
+        };
+        let release = release_of(elf.as_deref().unwrap_or(&bytes))
+            .or_else(|| release_of_header(&bytes))
+            .ok_or_else(|| bad("it does not say which release of Linux it is".to_owned()))?;
+        Version::of_release(&release)
+            .ok_or_else(|| bad(format!("its release {release:?} has no version number")))?;
+        Ok(Contents { bytes, elf, release })
+    }
+}
+
 /// The kernel of an image, prepared in the cache.
 pub(crate) fn get(
     cache: &Cache,
@@ -47,28 +79,10 @@ pub(crate) fn get(
     progress: &Progress,
 ) -> Result<Kernel, Error> {
     let path = &files.image;
-    let bad = |detail: String| Error::Input { what: path.display().to_string(), detail };
-    let bytes = fs::read(path).map_err(at("read", path))?;
-    let extracted = vmlinux::extract(&bytes);
-    let (elf, is_direct) = match extracted {
-        Ok(elf) => (Some(elf), true),
-        // A bzImage decompresses itself; it only takes longer.
-        Err(vmlinux::Error::NoPvh | vmlinux::Error::Compression(_))
-            if !bytes.starts_with(b"\x7fELF") =>
-        {
-            (None, false)
-        }
-        Err(error) => return Err(bad(error.to_string())),
-    };
-    let text = elf.as_deref().unwrap_or(&bytes);
-    let release = release_of(text)
-        .or_else(|| release_of_header(&bytes))
-        .ok_or_else(|| bad("it does not say which release of Linux it is".to_owned()))?;
-    Version::of_release(&release)
-        .ok_or_else(|| bad(format!("its release {release:?} has no version number")))?;
-
-    let modules = modules_dir(files, &release)?;
-    let (config, from) = configuration(files, elf.as_deref(), modules.as_deref(), &release)?;
+    let contents = Contents::read(path)?;
+    let modules = modules_dir(files, &contents.release)?;
+    let (config, from) =
+        configuration(files, contents.elf.as_deref(), modules.as_deref(), &contents.release)?;
     let parsed = Config::parse(&from, &config)
         .map_err(|error| Error::Input { what: from.clone(), detail: error.to_string() })?;
     let unmet = fragments.unmet_requirements(&parsed);
@@ -85,32 +99,20 @@ pub(crate) fn get(
             path.display()
         ));
     }
-
-    let key = format!("{release}-{}", key(path, modules.as_deref(), &config)?);
+    let key = format!("{}-{}", contents.release, key(path, modules.as_deref(), &config)?);
     cache.entry(&place(&key), 0, progress, |dir| {
-        let (name, content) = match &elf {
-            Some(elf) if is_direct => ("vmlinux", elf),
-            _ => ("bzImage", &bytes),
-        };
-        write(&dir.join(name), content)?;
-        write(&dir.join("config"), config.as_bytes())?;
-        let ours = dir.join("modules");
-        fs::create_dir(&ours).map_err(at("make", &ours))?;
-        write(&ours.join("modules.builtin"), builtin.unwrap_or_default().as_bytes())?;
-        let kernel = ours.join("kernel");
-        match &modules {
-            Some(modules) => {
-                let own = modules.join("kernel");
-                let target = if own.is_dir() { &own } else { modules };
-                symlink(target, &kernel).map_err(at("link", &kernel))?;
-            }
-            None => fs::create_dir(&kernel).map_err(at("make", &kernel))?,
+        match &contents.elf {
+            Some(elf) => write(&dir.join("vmlinux"), elf)?,
+            None => write(&dir.join("bzImage"), &contents.bytes)?,
         }
-        let note = (!notes.is_empty()).then(|| notes.join("; "));
+        write(&dir.join("config"), config.as_bytes())?;
+        link_modules(dir, modules.as_deref(), &builtin.unwrap_or_default())?;
         let origin = path.display().to_string();
         let source = path.parent().unwrap_or(path).to_owned();
         let objects = modules.clone().unwrap_or_else(|| source.clone());
+        let note = (!notes.is_empty()).then(|| notes.join("; "));
         let built = Some(Built { origin, source, objects, note });
+        let release = contents.release.clone();
         let stored = Stored { release, arch: Arch::Amd64, packages: Vec::new(), built };
         let json = serde_json::to_vec_pretty(&stored).expect("plain data has a JSON form");
         write(&dir.join(STORED), &json)
@@ -120,6 +122,23 @@ pub(crate) fn get(
         detail: "it was removed while in use".to_owned(),
     };
     Kernel::cached(cache, &path.display().to_string(), &key)?.ok_or_else(vanished)
+}
+
+/// `modules` in a kernel's directory: the user's modules, which stay where they are.
+fn link_modules(dir: &Path, modules: Option<&Path>, builtin: &str) -> Result<(), Error> {
+    let ours = dir.join("modules");
+    fs::create_dir(&ours).map_err(at("make", &ours))?;
+    write(&ours.join("modules.builtin"), builtin.as_bytes())?;
+    let kernel = ours.join("kernel");
+    match modules {
+        Some(modules) => {
+            let own = modules.join("kernel");
+            let target = if own.is_dir() { &own } else { modules };
+            symlink(target, &kernel).map_err(at("link", &kernel))?;
+        }
+        None => fs::create_dir(&kernel).map_err(at("make", &kernel))?,
+    }
+    Ok(())
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), Error> {

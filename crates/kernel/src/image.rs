@@ -12,6 +12,8 @@ use host::{
     progress::Progress,
 };
 
+use object::Object as _;
+
 use crate::{
     Built, Error, Kernel, STORED, Stored,
     config::Config,
@@ -107,6 +109,12 @@ pub(crate) fn get(
         }
         write(&dir.join("config"), config.as_bytes())?;
         link_modules(dir, modules.as_deref(), &builtin.unwrap_or_default())?;
+        if let Some(vmlinux) = debug_vmlinux(path, contents.elf.as_deref()) {
+            let debug = dir.join("debug");
+            fs::create_dir(&debug).map_err(at("make", &debug))?;
+            let link = debug.join("vmlinux");
+            symlink(&vmlinux, &link).map_err(at("link", &link))?;
+        }
         let origin = path.display().to_string();
         let source = path.parent().unwrap_or(path).to_owned();
         let objects = modules.clone().unwrap_or_else(|| source.clone());
@@ -192,6 +200,23 @@ fn places(image: &Path) -> Vec<PathBuf> {
     std::iter::once(own.clone()).chain(root.map(Path::to_owned)).collect()
 }
 
+/// The vmlinux with debug information that belongs to an image: the image itself, or the one its build
+/// left behind. The linker's build ID tells whether it is the same kernel.
+fn debug_vmlinux(image: &Path, elf: Option<&[u8]>) -> Option<PathBuf> {
+    let id = build_id(elf?)?;
+    let near = places(image).into_iter().map(|place| place.join("vmlinux"));
+    std::iter::once(image.to_owned()).chain(near).find_map(|path| {
+        let bytes = fs::read(&path).ok()?;
+        let is_same = build_id(&bytes).is_some_and(|other| other == id);
+        let has_lines = object::File::parse(&*bytes).ok()?.section_by_name(".debug_line").is_some();
+        (is_same && has_lines).then(|| fs::canonicalize(&path).ok()).flatten()
+    })
+}
+
+fn build_id(elf: &[u8]) -> Option<Vec<u8>> {
+    object::File::parse(elf).ok()?.build_id().ok()?.map(<[u8]>::to_vec)
+}
+
 /// Where the modules are: as given, the directory itself or a root with `lib/modules/RELEASE`.
 fn modules_dir(files: &ImageFiles, release: &str) -> Result<Option<PathBuf>, Error> {
     let installed = format!("lib/modules/{release}");
@@ -263,3 +288,6 @@ fn ikconfig(elf: &[u8]) -> Option<String> {
     flate2::read::GzDecoder::new(elf.get(start..end)?).read_to_string(&mut text).ok()?;
     Some(text)
 }
+
+#[cfg(test)]
+mod tests;

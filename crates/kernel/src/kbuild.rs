@@ -220,7 +220,7 @@ fn first_error(text: &str) -> Option<String> {
             || line.starts_with("*** ")
             || (line.contains("***") && !line.contains("] Error ") && !line.contains("Waiting for"))
     };
-    let first = lines.iter().position(|line| is_error(line))?;
+    let first = lines.iter().position(is_error)?;
     let block: Vec<&str> = lines[first..]
         .iter()
         .take_while(|line| !line.starts_with("make[") && !line.starts_with("  CC "))

@@ -96,7 +96,7 @@ impl<'a> Cook<'a> {
         }
         let tree = source::get(cache, source, self.entry.arch, options, progress)?;
         let (workspace, mut notes) = self.workspace(&tree)?;
-        let origin = [&[tree.key.clone()], self.parts.as_slice()].concat().join(" + ");
+        let origin = [std::slice::from_ref(&tree.key), &self.parts].concat().join(" + ");
         let build = Build {
             cache,
             progress,

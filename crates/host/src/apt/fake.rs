@@ -34,6 +34,12 @@ pub enum Index {
     Expired,
 }
 
+impl Default for Archive {
+    fn default() -> Archive {
+        Archive::new()
+    }
+}
+
 impl Archive {
     /// An archive without packages, served from now on.
     pub fn new() -> Archive {

@@ -10,7 +10,7 @@ use bench::{
     vm_test::{self, Request},
 };
 use clap::ValueEnum;
-use host::apt;
+use host::{apt, progress::Progress};
 
 use crate::kernel_args::KernelArgs;
 
@@ -171,7 +171,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         expect_tests: args.expect_tests,
     };
     match vm_test::run(&request) {
-        Err(_) if host::interrupt::pending() => Ok(exit::INTERRUPTED),
+        Err(error) if host::interrupt::pending() => {
+            Progress::auto().note(&error.to_string());
+            Ok(exit::INTERRUPTED)
+        }
         result => Ok(result?),
     }
 }

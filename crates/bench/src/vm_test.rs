@@ -78,7 +78,9 @@ pub fn run(request: &Request) -> Result<u8, Error> {
             finish(request, &kernel, &rig, &results, start.elapsed())
         }
         Subject::Change(before, after) => {
-            // Both first: a patch that does not apply or compile is told before anything runs.
+            // A patch that does not apply is told before anything is built, one that does not compile
+            // before anything runs.
+            kernel::request::check(rig.context(), after).map_err(rig::Error::Kernel)?;
             let (before, after) = (rig.kernel(before)?, rig.kernel(after)?);
             let old = rig.run(&before)?;
             if old.interrupted {

@@ -164,7 +164,10 @@ fn newest(
     if let Some((_, found)) = best {
         return Ok(found);
     }
-    if let Some(error) = trouble.into_iter().next() {
+    // Of what the other suites have nothing is known only if there is no other.
+    if trouble.len() == entry.suites.len()
+        && let Some(error) = trouble.into_iter().next()
+    {
         return Err(error);
     }
     let wanted = match series {

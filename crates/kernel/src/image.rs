@@ -54,7 +54,9 @@ struct Contents {
 impl Contents {
     fn read(path: &Path) -> Result<Contents, Error> {
         let bad = |detail: String| Error::Input { what: path.display().to_string(), detail };
-        let bytes = fs::read(path).map_err(at("read", path))?;
+        let bytes = fs::read(path).map_err(|error| {
+            bad(format!("{error}; give a bzImage, or a vmlinux with a PVH entry"))
+        })?;
         let elf = match vmlinux::extract(&bytes) {
             Ok(elf) => Some(elf),
             Err(vmlinux::Error::NoPvh | vmlinux::Error::Compression(_))

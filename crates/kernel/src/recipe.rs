@@ -31,18 +31,34 @@ pub(crate) fn with_series(
     series: &Series,
 ) -> Result<Kernel, Error> {
     let manifest = Manifest::read(&manifest_path(context.checkout))?;
-    let entry = manifest.get(name)?;
-    if entry.packages.is_some() {
-        return Err(Error::Input {
-            what: format!("--base {name}"),
-            detail: "it is fetched ready built, so no patch can be applied to it; give one that is \
-                     built, for example `--base source` (`cargo xtask kernels` lists them), or a tree"
-                .to_owned(),
-        });
-    }
+    has_source(&manifest, name)?;
     let mut cook = Cook::new(context, &manifest, name)?;
     cook.add(posting, series);
     cook.kernel()
+}
+
+/// Whether a posted series applies to the kernel `name`; builds nothing.
+pub(crate) fn check(context: Context<'_>, name: &str, series: &Series) -> Result<(), Error> {
+    let manifest = Manifest::read(&manifest_path(context.checkout))?;
+    has_source(&manifest, name)?;
+    let mut cook = Cook::new(context, &manifest, name)?;
+    cook.add(Path::new(""), series);
+    let Context { cache, options, progress, .. } = context;
+    let tree = source::get(cache, &cook.recipe.source, cook.entry.arch, options, progress)?;
+    series::apply(&cook.patches, &tree.dir).map(drop).map_err(Error::from)
+}
+
+fn has_source(manifest: &Manifest, name: &str) -> Result<(), Error> {
+    if manifest.get(name)?.packages.is_none() {
+        return Ok(());
+    }
+    Err(Error::Input {
+        what: format!("--base {name}"),
+        detail:
+            "it is fetched ready built, so no patch can be applied to it; give one that is built, \
+                 for example `--base source` (`cargo xtask kernels` lists them), or a tree"
+                .to_owned(),
+    })
 }
 
 /// Making one entry.

@@ -78,6 +78,26 @@ pub fn get(context: Context<'_>, wanted: &Wanted) -> Result<Kernel, Error> {
     }
 }
 
+/// What can be said against a kernel before anything is built: that its patches do not apply.
+pub fn check(context: Context<'_>, wanted: &Wanted) -> Result<(), Error> {
+    let Wanted::Series { posting, base } = wanted else { return Ok(()) };
+    let series = series::read(posting)?;
+    match base.as_ref() {
+        Wanted::Named(name) => recipe::check(context, name, &series),
+        Wanted::Tree(tree) => series::apply(&series, &tree.dir).map(drop).map_err(Error::from),
+        Wanted::Image(_) | Wanted::Series { .. } => Err(no_source()),
+    }
+}
+
+fn no_source() -> Error {
+    Error::Input {
+        what: "--base".to_owned(),
+        detail: "a patch needs source: give a kernel that is built (`cargo xtask kernels` lists \
+                 them) or the directory of a tree"
+            .to_owned(),
+    }
+}
+
 /// The kernel `name` if it is at hand and locked. Never touches the network, never builds.
 pub fn cached(cache: &Cache, checkout: &Path, name: &str) -> Result<Option<Kernel>, Error> {
     let manifest = Manifest::read(&manifest_path(checkout))?;
@@ -110,13 +130,7 @@ fn with_series(context: Context<'_>, posting: &Path, base: &Wanted) -> Result<Ke
     match base {
         Wanted::Named(name) => recipe::with_series(context, name, posting, &series),
         Wanted::Tree(tree) => tree::get(context, tree, Some((posting, &series))),
-        Wanted::Image(_) | Wanted::Series { .. } => Err(Error::Input {
-            what: "--base".to_owned(),
-            detail:
-                "a patch needs source: give a kernel that is built (`cargo xtask kernels` lists \
-                     them) or the directory of a tree"
-                    .to_owned(),
-        }),
+        Wanted::Image(_) | Wanted::Series { .. } => Err(no_source()),
     }
 }
 

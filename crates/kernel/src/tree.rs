@@ -41,7 +41,10 @@ pub(crate) fn get(
     posted: Option<(&Path, &Series)>,
 ) -> Result<Kernel, Error> {
     let Context { cache, checkout, progress, .. } = context;
-    let dir = fs::canonicalize(&tree.dir).map_err(at("find", &tree.dir))?;
+    let dir = fs::canonicalize(&tree.dir).map_err(|error| Error::Input {
+        what: tree.dir.display().to_string(),
+        detail: format!("{error}; give the top directory of a kernel source tree"),
+    })?;
     let label = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let identity = digest([dir.display().to_string(), tree.variables.join(" ")]);
     let kind = if posted.is_some() { "series-on-tree" } else { "tree" };

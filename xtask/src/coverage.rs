@@ -55,6 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let options = Options {
         repeat: 1,
         until_fail: false,
+        fail_fast: false,
         shuffle: false,
         seed: vm_test::seed_from_clock(),
         repro: String::new(),

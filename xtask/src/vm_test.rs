@@ -67,6 +67,10 @@ pub(crate) struct Args {
     #[arg(long)]
     until_fail: bool,
 
+    /// Stop after the first test that fails.
+    #[arg(long)]
+    fail_fast: bool,
+
     /// Run the tests in an order drawn from the seed.
     #[arg(long)]
     shuffle: bool,
@@ -142,6 +146,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let options = Options {
         repeat: args.repeat,
         until_fail: args.until_fail,
+        fail_fast: args.fail_fast,
         shuffle: args.shuffle,
         seed: args.seed.unwrap_or_else(vm_test::seed_from_clock),
         repro: repro(args),

@@ -1,6 +1,7 @@
 //! A whole run: groups of tests on machines, a fresh machine after a lost one, culprits found.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     ops::Range,
     path::{Path, PathBuf},
@@ -35,6 +36,8 @@ pub struct Options {
     pub repeat: u32,
     /// Whether to go on until one fails.
     pub until_fail: bool,
+    /// Whether to stop at the first failure.
+    pub fail_fast: bool,
     /// Whether the order is drawn from the seed.
     pub shuffle: bool,
     /// Seed of order and proptest.
@@ -99,6 +102,17 @@ pub struct Results {
     pub kept: bool,
 }
 
+impl Results {
+    /// What nobody knew to go wrong.
+    pub fn failures(&self) -> impl Iterator<Item = &TestRecord> {
+        self.records.iter().filter(|record| record.verdict == Verdict::New)
+    }
+
+    fn failed(&self) -> bool {
+        self.failures().next().is_some()
+    }
+}
+
 impl Bench<'_> {
     /// Runs the tests.
     pub fn run(&mut self, tests: &[Test]) -> Results {
@@ -107,8 +121,6 @@ impl Bench<'_> {
             self.run_rounds(tests, 0..self.options.repeat, &mut results);
             return results;
         }
-        let failed =
-            |results: &Results| results.records.iter().any(|record| record.verdict == Verdict::New);
         for round in (0..).step_by(ROUNDS_BETWEEN_LOOKS) {
             let before = results.records.len();
             let end = round + u32::try_from(ROUNDS_BETWEEN_LOOKS).unwrap_or(1);
@@ -120,7 +132,7 @@ impl Bench<'_> {
                 || results.kept
                 || results.interrupted
                 || interrupt::pending()
-                || failed(&results)
+                || results.failed()
             {
                 break;
             }
@@ -150,6 +162,9 @@ impl Bench<'_> {
         }
         let mut groups: VecDeque<Group> = plan::group(tests, &able).into();
         while let Some(group) = groups.pop_front() {
+            if self.options.fail_fast && results.failed() {
+                return;
+            }
             let rest = self.run_group(tests, &group, results);
             if rest.kept {
                 // The signal that ends it is the answer to the bench's own words.
@@ -215,11 +230,12 @@ impl Bench<'_> {
             }
         };
         let mut filed = Vec::new();
-        let (mut failed, mut terminal) = (false, &mut *self.terminal);
+        let (failed, enough) = (Cell::new(false), Cell::new(false));
+        let mut terminal = &mut *self.terminal;
         let (expectations, kernel, options) = (self.expectations, self.kernel, self.options);
         let decoder = &mut self.decoder;
         let coverage = self.coverage;
-        let mut rest = session.run(tests, &group.members, &mut |_, mut record| {
+        let mut rest = session.run(tests, &group.members, &enough, &mut |_, mut record| {
             if let Some(coverage) = coverage {
                 coverage.belongs_to(&record.name);
             }
@@ -228,12 +244,15 @@ impl Bench<'_> {
                 decoder.decode(&mut record);
             }
             terminal.test(&record, options);
-            failed |= record.verdict == Verdict::New;
+            if record.verdict == Verdict::New {
+                failed.set(true);
+                enough.set(options.fail_fast);
+            }
             filed.push(record);
         });
         results.records.append(&mut filed);
         terminal = self.terminal;
-        if failed && options.keep && !rest.interrupted {
+        if failed.get() && options.keep && !rest.interrupted {
             self.run_dir.keep();
             if session.is_gone() {
                 terminal.note(&format!("the machine has ended; {}", session.describe()));

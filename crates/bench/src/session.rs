@@ -6,9 +6,11 @@
 mod active;
 mod boot;
 mod hosts;
+mod limits;
 mod rest;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     sync::mpsc,
     time::{Duration, Instant},
@@ -23,6 +25,7 @@ use self::{
     active::{AFTER_DAMAGE, Active, Phase},
     boot::{panic_line, tail},
     hosts::Hosts,
+    limits::{END_DEADLINE, PATIENCE, POWER_OFF_DEADLINE},
 };
 pub use self::{
     boot::{BootError, BootTimes, Settings},
@@ -71,11 +74,13 @@ impl Session {
         &self.hello
     }
 
-    /// Runs tests, by their places in `tests`; every finished one goes to `sink`.
+    /// Runs tests, by their places in `tests`; every finished one goes to `sink`, which may set `enough`
+    /// for no further one to start.
     pub fn run(
         &mut self,
         tests: &[Test],
         members: &[usize],
+        enough: &Cell<bool>,
         sink: &mut dyn FnMut(usize, TestRecord),
     ) -> Rest {
         let mut queue: VecDeque<usize> = members.iter().copied().collect();
@@ -85,7 +90,8 @@ impl Session {
                 rest.interrupted = true;
                 break;
             }
-            while self.spoiled.is_none() && self.active.len() < self.settings.jobs {
+            while !enough.get() && self.spoiled.is_none() && self.active.len() < self.settings.jobs
+            {
                 // A test whose own host has no slot yet lets others go first.
                 let has_room = |member: &usize| self.hosts.has_room(tests[*member].needs.host);
                 let Some(at) = queue.iter().position(has_room) else { break };
@@ -95,7 +101,8 @@ impl Session {
                     None => self.start(member, &tests[member], sink, &mut rest),
                 }
             }
-            if self.active.is_empty() && (queue.is_empty() || self.spoiled.is_some()) {
+            let no_more = queue.is_empty() || self.spoiled.is_some() || enough.get();
+            if self.active.is_empty() && no_more {
                 break;
             }
             let timeout = self.next_deadline().saturating_duration_since(Instant::now()).min(TICK);
@@ -588,12 +595,3 @@ impl Session {
 fn done(result: Result<(), String>) -> Result<Answer, String> {
     result.map(|()| Answer::Done)
 }
-
-/// How long a guest may take to say what its tasks do, and to kill them.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a machine may take to end once it cannot be spoken to, and its last words to arrive.
-const END_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long a guest may take to shut its devices down and power off.
-const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);

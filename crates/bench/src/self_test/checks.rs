@@ -77,6 +77,8 @@ pub(super) const CHECKS: &[Check] = &[
         exit::PASS, &["1 passed, 0 failed, 0 skipped"]),
     planted("need that cannot be met", &["planted::skips_on_an_old_kernel", "planted::passes"],
         exit::PASS, &["needs Linux 99.0 or newer", "3 passed, 0 failed, 1 skipped"]),
+    planted("first failure is enough", &["--fail-fast", "--exact", "planted::fails", "planted::passes"],
+        exit::FAIL, &["0 passed, 1 failed, 0 skipped"]),
     planted("failing assertion", &["--exact", "planted::fails"], exit::FAIL, &[
         "fail: harness/tests/guest/planted.rs:",
         "planted failure",

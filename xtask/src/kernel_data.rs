@@ -1,15 +1,17 @@
 //! Checks of what lies under `images/kernel`, without building anything: fragments and recipes are
-//! understood, and our own patches apply to the source they are for.
+//! understood, our own patches apply to the source they are for, and mutants have their places in it.
 #![expect(clippy::print_stdout, reason = "what was checked is told")]
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
 use host::{apt, cache::Cache, progress::Progress};
 use kernel::{
     fragments,
     manifest::{Manifest, manifest_path},
-    recipe, series, source,
+    recipe,
+    request::Context,
+    series, source,
 };
 
 /// The licence that every patch of ours has, and says it has.
@@ -39,6 +41,14 @@ pub(crate) fn check() -> anyhow::Result<()> {
         println!("kernel {name}: {} patches apply to {}", patches.patches.len(), tree.key);
         applied.extend(recipe.series);
     }
+    let (checkout, options, cache, progress) = (&*checkout, &options, &cache, &progress);
+    let mutants = bench::mutants::check(Context { cache, checkout, options, progress })?;
+    println!("{mutants} mutants have their places");
+    check_names(checkout, &applied)
+}
+
+/// Every series is of use, and the list of them is complete.
+fn check_names(checkout: &Path, applied: &[String]) -> anyhow::Result<()> {
     let dir = checkout.join(recipe::PATCHES);
     let readme_path = dir.join("README.md");
     let readme = fs::read_to_string(&readme_path)

@@ -7,6 +7,7 @@ mod doctor;
 mod kernel_args;
 mod kernel_data;
 mod kernels;
+mod mutants;
 mod self_test;
 mod test;
 mod vm_test;
@@ -34,6 +35,7 @@ enum Task {
     VmTest(Box<vm_test::Args>),
     Coverage(Box<coverage::Args>),
     SelfTest(self_test::Args),
+    Mutants(mutants::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
             Task::VmTest(args) => vm_test::run(&args),
             Task::Coverage(args) => coverage::run(&args),
             Task::SelfTest(args) => self_test::run(&args),
+            Task::Mutants(args) => mutants::run(&args),
         });
     match code {
         Ok(code) => ExitCode::from(code),

@@ -129,6 +129,12 @@ impl Rig {
         Ok(())
     }
 
+    /// The executables that decide results.
+    pub fn executables(&self) -> [&Path; 3] {
+        let Binaries { agent, tests, target } = &self.binaries;
+        [agent, tests, target]
+    }
+
     /// What getting a kernel takes.
     pub fn context(&self) -> Context<'_> {
         Context {
@@ -160,6 +166,21 @@ impl Rig {
         kernel: &Kernel,
         coverage: Option<&Coverage>,
     ) -> Result<Results, Error> {
+        let tests = self.tests.clone();
+        self.run_on(kernel, &tests, coverage)
+    }
+
+    /// Runs some of the tests on a kernel.
+    pub fn run_these(&mut self, kernel: &Kernel, tests: &[Test]) -> Result<Results, Error> {
+        self.run_on(kernel, tests, None)
+    }
+
+    fn run_on(
+        &mut self,
+        kernel: &Kernel,
+        tests: &[Test],
+        coverage: Option<&Coverage>,
+    ) -> Result<Results, Error> {
         let (qemu, reconnecting) = self.qemu()?;
         let stage = Instant::now();
         let image = self.image(kernel)?;
@@ -189,7 +210,7 @@ impl Rig {
             run_dir: &mut run_dir,
             terminal: &mut self.terminal,
         };
-        Ok(bench.run(&self.tests))
+        Ok(bench.run(tests))
     }
 
     fn note(&self, text: Option<&str>) {

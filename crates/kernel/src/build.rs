@@ -121,7 +121,8 @@ impl Build<'_> {
         }
     }
 
-    fn make(
+    /// Makes `targets` in the workspace.
+    pub(crate) fn make(
         &self,
         targets: &[&str],
         environment: &[(&str, &Path)],
@@ -137,7 +138,7 @@ impl Build<'_> {
     }
 
     /// Makes `.config`, and says what a reader of the report must know about it.
-    fn configure(&self) -> Result<Option<String>, Error> {
+    pub(crate) fn configure(&self) -> Result<Option<String>, Error> {
         let objects = &self.kbuild.objects;
         fs::create_dir_all(objects).map_err(at("make", objects))?;
         let wanted = self.workspace.file("wanted.config");
@@ -297,7 +298,7 @@ fn bad_config(error: ParseError) -> Error {
 }
 
 /// Copies an ELF file without its debug information.
-fn strip(from: &Path, to: &Path) -> Result<(), Error> {
+pub(crate) fn strip(from: &Path, to: &Path) -> Result<(), Error> {
     let mut command = Command::new("objcopy");
     command.arg("--strip-debug").arg(from).arg(to);
     tools::check(&mut command, "binutils").map(drop).map_err(Error::Tool)

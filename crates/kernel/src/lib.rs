@@ -4,6 +4,7 @@
 //! * [`debian`] fetches one from Debian's packages into the cache.
 //! * [`config`] says what a configuration lacks.
 //! * [`mirror`] copies a kernel tree, so that builds never write to it.
+//! * [`mutation`] builds kernels with a small change.
 //! * [`debug_info`] says which line of which source file an address is.
 //! * [`series`] reads and applies a patch series as it was posted.
 //! * [`vmlinux`] gets the directly bootable ELF file out of a bzImage.
@@ -23,6 +24,7 @@ pub mod image;
 pub mod kbuild;
 pub mod manifest;
 pub mod mirror;
+pub mod mutation;
 pub mod recipe;
 pub mod request;
 mod selection;

@@ -61,6 +61,11 @@ fn has_source(manifest: &Manifest, name: &str) -> Result<(), Error> {
     })
 }
 
+/// The name of the workspace in which the kernel `name` is built from the source `key`.
+pub(crate) fn workspace_of(name: &str, key: &str) -> String {
+    format!("{name}-{}", digest([key]))
+}
+
 /// Making one entry.
 struct Cook<'a> {
     context: Context<'a>,
@@ -151,7 +156,7 @@ impl<'a> Cook<'a> {
     /// differs.
     fn place(&self, key: &str) -> String {
         let kind = if self.is_posted { "series-on-" } else { "" };
-        format!("{kind}{}-{}", self.base, digest([key]))
+        format!("{kind}{}", workspace_of(self.base, key))
     }
 
     /// The workspace with the patched source in it, and what is to be told of the patches.
@@ -178,7 +183,7 @@ impl<'a> Cook<'a> {
         if base == self.base && !self.is_posted {
             return Ok(None);
         }
-        Workspace::open(cache, &format!("{base}-{}", digest([key])), progress).map(Some)
+        Workspace::open(cache, &workspace_of(base, key), progress).map(Some)
     }
 }
 

@@ -29,6 +29,8 @@ macro_rules! say {
 #[derive(Debug)]
 pub struct Terminal {
     color: bool,
+    /// Whether runs are told about.
+    verbose: bool,
 }
 
 /// ANSI colours of the verdicts.
@@ -47,12 +49,24 @@ impl Terminal {
     pub fn new() -> Self {
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
         let color = is_terminal && std::env::var_os("NO_COLOR").is_none();
-        Terminal { color }
+        Terminal { color, verbose: true }
+    }
+
+    /// Nothing is said of how runs go from now on, for a command with runs for its details.
+    pub fn mute(&mut self) {
+        self.verbose = false;
+    }
+
+    /// A line of a command's own.
+    pub fn line(&self, text: &str) {
+        say!("{text}");
     }
 
     /// A remark that belongs to no test.
     pub fn note(&self, text: &str) {
-        say!("note: {text}");
+        if self.verbose {
+            say!("note: {text}");
+        }
     }
 
     /// A text of several lines.
@@ -62,7 +76,9 @@ impl Terminal {
 
     /// A stage of the preparation and how long it took.
     pub fn stage(&self, name: &str, took: Duration, remark: &str) {
-        say!("{name:>8}  {:>7.3} s  {remark}", took.as_secs_f64());
+        if self.verbose {
+            say!("{name:>8}  {:>7.3} s  {remark}", took.as_secs_f64());
+        }
     }
 
     /// A machine is up.
@@ -90,6 +106,9 @@ impl Terminal {
 
     /// One test is over.
     pub fn test(&self, record: &TestRecord, options: &Options) {
+        if !self.verbose {
+            return;
+        }
         let (word, color) = self.word(record);
         let took = Duration::from_micros(record.total_us).as_secs_f64();
         let reason = match &record.verdict {

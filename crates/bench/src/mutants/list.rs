@@ -1,0 +1,215 @@
+//! `images/kernel/mutants.toml`: the changes, and the tests that are to notice them.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use kernel::mutation::Edit;
+use serde::Deserialize;
+
+/// Where the list is in a checkout.
+const LIST: &str = "images/kernel/mutants.toml";
+
+/// Why the list cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {}; correct the file", path.display(), defects.join("\n  "))]
+pub struct ListError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong, each with the mutant's name.
+    pub defects: Vec<String>,
+}
+
+/// One mutant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mutant {
+    /// Its name.
+    pub id: String,
+    /// The change.
+    pub edit: Edit,
+    /// The test that is to notice it, if there is one yet.
+    pub killer: Option<String>,
+    /// What behaves otherwise, and how that can be seen.
+    pub why: String,
+}
+
+/// All mutants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List {
+    /// The kernel of `images/kernels.toml` that is changed.
+    pub base: String,
+    /// The mutants.
+    pub mutants: Vec<Mutant>,
+    path: PathBuf,
+}
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    base: String,
+    #[serde(rename = "mutant")]
+    mutants: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Row {
+    id: String,
+    file: String,
+    function: String,
+    find: String,
+    replace: String,
+    killer: Option<String>,
+    why: String,
+}
+
+impl List {
+    /// Reads the list of a checkout.
+    pub(super) fn read(checkout: &Path) -> Result<List, ListError> {
+        let path = checkout.join(LIST);
+        let error = |detail: String| ListError { path: path.clone(), defects: vec![detail] };
+        let text = fs::read_to_string(&path).map_err(|source| error(source.to_string()))?;
+        List::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: PathBuf) -> Result<List, ListError> {
+        let file: File = match toml::from_str(text) {
+            Ok(file) => file,
+            Err(error) => return Err(ListError { path, defects: vec![error.to_string()] }),
+        };
+        let mut defects = Vec::new();
+        let mut seen = BTreeSet::new();
+        for row in &file.mutants {
+            let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if row.id.is_empty() || !row.id.chars().all(is_name) {
+                defects.push(format!("{:?} is no name: a-z, 0-9 and - make one", row.id));
+            }
+            if !seen.insert(&row.id) {
+                defects.push(format!("two mutants are called {}", row.id));
+            }
+            if row.why.trim().is_empty() || row.why.contains('\n') {
+                defects.push(format!("{}: why is one line", row.id));
+            }
+        }
+        if !defects.is_empty() {
+            return Err(ListError { path, defects });
+        }
+        let mutants = file.mutants.into_iter().map(|row| {
+            let Row { id, file, function, find, replace, killer, why } = row;
+            Mutant { id, edit: Edit { file, function, find, replace }, killer, why }
+        });
+        Ok(List { base: file.base, mutants: mutants.collect(), path })
+    }
+
+    /// An error unless every change can be made in the source below `root`.
+    pub(super) fn check(&self, root: &Path) -> Result<(), ListError> {
+        self.demand(|mutant| mutant.edit.check(root).err().map(|error| error.to_string()))
+    }
+
+    /// An error unless every killer is one of `tests`.
+    pub(super) fn check_killers(&self, tests: &BTreeSet<&str>) -> Result<(), ListError> {
+        self.demand(|mutant| {
+            let killer = mutant.killer.as_deref().filter(|killer| !tests.contains(killer))?;
+            Some(format!("no test is called {killer}"))
+        })
+    }
+
+    fn demand(&self, defect: impl Fn(&Mutant) -> Option<String>) -> Result<(), ListError> {
+        let defects: Vec<String> = self
+            .mutants
+            .iter()
+            .filter_map(|mutant| Some(format!("{}: {}", mutant.id, defect(mutant)?)))
+            .collect();
+        if defects.is_empty() {
+            Ok(())
+        } else {
+            Err(ListError { path: self.path.clone(), defects })
+        }
+    }
+
+    /// The mutants of these files (each a path or its end) with these names; all, if none is given.
+    ///
+    /// # Errors
+    /// A file or a name that no mutant has.
+    pub(super) fn select(&self, files: &[String], ids: &[String]) -> Result<Vec<Mutant>, String> {
+        let is_of = |mutant: &Mutant, file: &String| Path::new(&mutant.edit.file).ends_with(file);
+        if let Some(file) = files.iter().find(|file| !self.mutants.iter().any(|m| is_of(m, file))) {
+            return Err(format!("no mutant changes {file}"));
+        }
+        if let Some(id) = ids.iter().find(|id| !self.mutants.iter().any(|m| m.id == **id)) {
+            return Err(format!("no mutant is called {id}"));
+        }
+        let is_wanted = |mutant: &&Mutant| {
+            (files.is_empty() || files.iter().any(|file| is_of(mutant, file)))
+                && (ids.is_empty() || ids.contains(&mutant.id))
+        };
+        Ok(self.mutants.iter().filter(is_wanted).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str, file: &str) -> String {
+        format!(
+            "[[mutant]]\nid = \"{id}\"\nfile = \"{file}\"\nfunction = \"f\"\nfind = 'a'\n\
+             replace = 'b'\nwhy = \"it is so\"\nkiller = \"a::{id}\"\n"
+        )
+    }
+
+    fn parse(rows: &[String]) -> Result<List, ListError> {
+        List::parse(&format!("base = \"source\"\n{}", rows.concat()), "list.toml".into())
+    }
+
+    #[test]
+    fn the_checked_in_list_is_valid_and_covers_four_files() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let list = List::read(&checkout).expect("valid");
+        assert!(list.mutants.len() >= 24, "{}", list.mutants.len());
+        let count = |file: &str| list.select(&[file.to_owned()], &[]).expect("known").len();
+        let files = ["block/bsg.c", "scsi_bsg.c", "virtio_scsi.c", "ublk_drv.c"];
+        let counts = files.map(count);
+        assert_eq!(counts.iter().sum::<usize>(), list.mutants.len());
+        assert!(counts.iter().all(|count| *count >= 3), "{counts:?}");
+    }
+
+    #[test]
+    fn a_name_given_twice_and_a_bad_one_are_both_told() {
+        let error = parse(&[row("one", "x.c"), row("one", "y.c"), row("Two", "x.c")]);
+        let text = error.expect_err("refused").to_string();
+        assert!(text.contains("two mutants are called one"), "{text}");
+        assert!(text.contains("\"Two\" is no name"), "{text}");
+        let unknown = row("one", "x.c").replace("why", "because");
+        let text = parse(&[unknown]).expect_err("refused").to_string();
+        assert!(text.contains("unknown field `because`"), "{text}");
+    }
+
+    #[test]
+    fn mutants_are_chosen_by_the_end_of_a_path_and_by_name() {
+        let list = parse(&[row("one", "block/bsg.c"), row("two", "drivers/scsi/scsi_bsg.c")]);
+        let list = list.expect("valid");
+        let ids = |files: &[&str], ids: &[&str]| {
+            let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let chosen = list.select(&words(files), &words(ids))?;
+            Ok::<_, String>(chosen.into_iter().map(|mutant| mutant.id).collect::<Vec<_>>())
+        };
+        assert_eq!(ids(&["bsg.c"], &[]).expect("known"), ["one"]);
+        assert_eq!(ids(&["drivers/scsi/scsi_bsg.c"], &[]).expect("known"), ["two"]);
+        assert_eq!(ids(&[], &["two"]).expect("known"), ["two"]);
+        assert_eq!(ids(&[], &[]).expect("known"), ["one", "two"]);
+        assert_eq!(ids(&["sg.c"], &[]).expect_err("refused"), "no mutant changes sg.c");
+        assert_eq!(ids(&[], &["three"]).expect_err("refused"), "no mutant is called three");
+    }
+
+    #[test]
+    fn a_killer_has_to_be_a_test() {
+        let list = parse(&[row("one", "x.c"), row("two", "x.c")]).expect("valid");
+        list.check_killers(&["a::one", "a::two"].into()).expect("both are tests");
+        let error = list.check_killers(&["a::two"].into()).expect_err("refused").to_string();
+        assert_eq!(error, "list.toml: one: no test is called a::one; correct the file");
+    }
+}

@@ -1,0 +1,59 @@
+//! `cargo xtask mutants`.
+
+use bench::{
+    accel::Wish,
+    exit,
+    mutants::{self, Request},
+};
+use host::apt;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  every mutant was killed by the test named as its killer, if one is
+   2  the command line was not understood
+  10  a mutant did not build, or the bench could not do its part
+  11  a test named as a killer did not kill
+ 130  interrupted; the next run goes on from there
+A test that fails on the kernel without a change ends the run with vm-test's code for it.";
+
+/// Builds small mistakes into a kernel, one at a time, and runs the tests: which notice?
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// Try the mutants of this file, a path in the kernel or its end [default: all].
+    #[arg(long, value_name = "FILE")]
+    file: Vec<String>,
+
+    /// Try the mutant of this name [default: all].
+    #[arg(long, value_name = "ID")]
+    id: Vec<String>,
+
+    /// Run the tests whose name contains this [default: all].
+    #[arg(long, value_name = "FILTER")]
+    tests: Vec<String>,
+
+    /// List the mutants, and build none.
+    #[arg(long)]
+    list: bool,
+
+    /// Forget what earlier runs found out.
+    #[arg(long)]
+    again: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let request = Request {
+        workspace: crate::workspace(),
+        files: args.file.clone(),
+        ids: args.id.clone(),
+        tests: args.tests.clone(),
+        list: args.list,
+        again: args.again,
+        apt: apt::Options::default(),
+        accel: Wish::Auto,
+    };
+    match mutants::run(&request) {
+        Err(_) if host::interrupt::pending() => Ok(exit::INTERRUPTED),
+        result => Ok(result?),
+    }
+}

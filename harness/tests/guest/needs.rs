@@ -21,6 +21,8 @@ const fn own_host(shape: HostShape) -> Needs {
 fn host_attribute(name: &str) -> String {
     let host = sysfs::scsi_host_below(Path::new(&bench::host().slot));
     let path = format!("/sys/class/scsi_host/host{host}/{name}");
+    // drivers/scsi/hosts.c:scsi_add_host_with_dma adds the host before its entry in the class.
+    sysfs::appear(Path::new(&path));
     sysfs::attribute(Path::new(&path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

@@ -14,11 +14,16 @@
 //! * A line without an instruction does not count at all: what the compiler dropped, folded into
 //!   another line's instruction, or merged with an equal statement elsewhere. Of equal statements
 //!   that were merged, one line stands for all.
+//! * A function counts as reached if its entry was, or that of a copy of it that was inlined.
 //! * A test is named for a line if it was the first to reach it on the first machine that did. Kernel
 //!   threads work for nobody in particular: what they do between the end of one test and that of the
 //!   next counts for the latter.
 //! * The code that initializes a module is gone afterwards, and another's may be put in its place. If
 //!   one test loads several modules, what two of them claim is not counted for either.
+//! * Against gcov, in one run of the suite on a kernel built for both: of the 2927 lines both know in
+//!   [`DEFAULT_FILES`], 98.2 % are judged alike, and of the functions all but two. Where they differ the
+//!   compiler had merged, hoisted or made conditional moves of what gcov counts before it does so. A
+//!   tenth of the lines only one of them knows.
 //! * The kernel has to be where it was linked (`nokaslr`) and be emulated: KVM translates nothing.
 
 mod errno;

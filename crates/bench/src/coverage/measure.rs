@@ -139,7 +139,8 @@ impl Tally {
                     coverage.functions.len() - 1
                 });
                 let item = Item::Function(at);
-                code.extend(function.ranges.into_iter().map(|range| Code { range, file, item }));
+                let entries = function.entries.into_iter().map(|entry| entry..entry + 1);
+                code.extend(entries.map(|range| Code { range, file, item }));
             }
         }
         code.sort_by_key(|code| code.range.start);

@@ -32,8 +32,11 @@ pub struct Function {
     pub name: String,
     /// The line that declares it.
     pub line: u32,
-    /// All its code, split-off and inlined parts included.
+    /// All its code, split-off and inlined parts included. The compiler shares instructions between
+    /// copies, so one of these may be executed and the function not.
     pub ranges: Vec<Range<u64>>,
+    /// Where it is entered: its own entry, and that of each inlined copy.
+    pub entries: Vec<u64>,
     /// Whether it has code only where it was inlined.
     pub is_only_inlined: bool,
 }
@@ -170,8 +173,10 @@ impl Collected {
                 name,
                 line,
                 ranges: Vec::new(),
+                entries: Vec::new(),
                 is_only_inlined: true,
             });
+            function.entries.extend(entry_address(dwarf, unit, entry, &ranges)?);
             function.ranges.extend(ranges);
             function.is_only_inlined &= is_inlined;
         }
@@ -197,6 +202,26 @@ fn ranges(dwarf: &Dwarf<Reader>, unit: &Unit<Reader>, entry: &Entry) -> Result<V
         }
     }
     Ok(ranges)
+}
+
+/// Where a function or an inlined copy is entered (DWARF 5, 2.18): said outright, or counted from its
+/// lowest place, or there.
+fn entry_address(
+    dwarf: &Dwarf<Reader>,
+    unit: &Unit<Reader>,
+    entry: &Entry,
+    ranges: &[Range<u64>],
+) -> Result<Option<u64>> {
+    let address = |name| match entry.attr_value(name) {
+        Some(value) => dwarf.attr_address(unit, value),
+        None => Ok(None),
+    };
+    let low = address(constants::DW_AT_low_pc)?.or(ranges.first().map(|range| range.start));
+    if let Some(said) = address(constants::DW_AT_entry_pc)? {
+        return Ok(Some(said));
+    }
+    let offset = entry.attr(constants::DW_AT_entry_pc).and_then(gimli::Attribute::udata_value);
+    Ok(low.map(|low| low.wrapping_add(offset.unwrap_or(0))))
 }
 
 /// What a function is called and where it stands.

@@ -110,6 +110,10 @@ fn assert_thing(object: &Object) {
     assert_eq!(names, [("begin", 3, false), ("helper", 8, true), ("outer", 12, false)]);
     assert_round_trip(object, &file);
 
+    assert_eq!(file.functions[0].entries, [object.symbols("begin")[0].address]);
+    let entered = object.frames(file.functions[1].entries[0]).expect("DWARF");
+    assert!(functions(&entered).contains(&("helper", "drivers/scsi/thing.c")), "{entered:?}");
+
     let inlined = &file.functions[1].ranges[0];
     let frames = object.frames(inlined.start).expect("DWARF");
     let (thing, header) = ("drivers/scsi/thing.c", "include/twice.h");

@@ -76,8 +76,9 @@ fn memory_is_what_was_asked_for() {
     let text = fs::read_to_string("/proc/meminfo").expect("proc is mounted");
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix(" kB"));
     let total_kib: u64 = total.and_then(|text| text.trim().parse().ok()).expect("a number");
-    // The kernel itself, its page structures and the firmware take their share.
-    assert!((600 << 10..768 << 10).contains(&total_kib), "{total_kib} KiB");
+    // The kernel itself, its page structures and the firmware take their share, and KASAN an eighth;
+    // the default machine never has as much.
+    assert!((512 << 10..768 << 10).contains(&total_kib), "{total_kib} KiB");
 }
 
 /// Words for the kernel command line arrive there.

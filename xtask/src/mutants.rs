@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long)]
     list: bool,
 
-    /// Forget what earlier runs found out.
+    /// Try again what earlier runs have found out.
     #[arg(long)]
     again: bool,
 }

@@ -98,9 +98,14 @@ impl Tally {
                 }
                 Verdict::Found(Finding { ending, .. }) => {
                     killed += 1;
-                    if let Some(killer) = killer.as_deref().filter(|k| !ending.is_as_told(Some(*k)))
-                    {
-                        lines.push(format!("not killed by {killer}: {id}: {ending}"));
+                    match killer {
+                        Some(killer) if !ending.is_as_told(Some(killer.as_str())) => {
+                            lines.push(format!("not killed by {killer}: {id}: {ending}"));
+                        }
+                        None if mutant.killer.is_none() => {
+                            lines.push(format!("killed, and names no killer yet: {id}: {ending}"));
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -174,6 +179,10 @@ mod tests {
         assert_eq!(tally.exit_code(), 0);
         let last = "2 mutants: 1 killed, 1 survived, 0 did not build";
         assert_eq!(tally.summary(), ["survived: two (a.c:f): it shows", last]);
+        let tally = Tally { entries: vec![entry("two", None, killed_by("t"))] };
+        assert_eq!(tally.exit_code(), 0);
+        let hint = "killed, and names no killer yet: two: fail of t: left 1";
+        assert_eq!(tally.summary()[0], hint);
     }
 
     #[test]

@@ -30,11 +30,11 @@ pub(super) struct Memory<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> Memory<T> {
-    /// What is known of the world that `world` stands for; nothing, if it is to be forgotten.
-    pub(super) fn open(cache: &Cache, world: &str, forget: bool) -> Memory<T> {
+    /// What is known of the world that `world` stands for.
+    pub(super) fn open(cache: &Cache, world: &str) -> Memory<T> {
         let name = format!("{PLACE}/{world}.json");
         sweep(&cache.path(PLACE));
-        let stored = if forget { None } else { fs::read(cache.path(&name)).ok() };
+        let stored = fs::read(cache.path(&name)).ok();
         // A file that cannot be understood costs time and nothing else.
         let findings = stored.and_then(|stored| serde_json::from_slice(&stored).ok());
         Memory { cache: cache.clone(), name, findings: findings.unwrap_or_default() }
@@ -79,18 +79,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn findings_outlive_a_run_and_are_forgotten_when_told() {
+    fn findings_outlive_a_run_and_belong_to_their_world() {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = Cache::at(dir.path()).expect("a cache");
-        let mut memory = Memory::<u32>::open(&cache, "w", false);
+        let mut memory = Memory::<u32>::open(&cache, "w");
         assert_eq!(memory.get("a"), None);
         memory.put("a".to_owned(), 1).expect("written");
         memory.put("b".to_owned(), 2).expect("written");
-        assert_eq!(Memory::<u32>::open(&cache, "w", false).get("a"), Some(&1));
-        assert_eq!(Memory::<u32>::open(&cache, "other", false).get("a"), None);
-        assert_eq!(Memory::<u32>::open(&cache, "w", true).get("a"), None);
+        assert_eq!(Memory::<u32>::open(&cache, "w").get("a"), Some(&1));
+        assert_eq!(Memory::<u32>::open(&cache, "other").get("a"), None);
         fs::write(dir.path().join("mutants/w.json"), "{").expect("written");
-        assert_eq!(Memory::<u32>::open(&cache, "w", false).get("a"), None);
+        assert_eq!(Memory::<u32>::open(&cache, "w").get("a"), None);
     }
 
     #[test]

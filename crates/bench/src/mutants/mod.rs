@@ -54,7 +54,7 @@ pub struct Request {
     pub tests: Vec<String>,
     /// Whether to list the mutants instead of building them.
     pub list: bool,
-    /// Whether to forget what earlier runs found out.
+    /// Whether to try again what earlier runs have found out.
     pub again: bool,
     /// Where packages come from.
     pub apt: apt::Options,
@@ -109,9 +109,10 @@ pub fn run(request: &Request) -> Result<u8, Error> {
         return Err(rig::Error::NoMatch { filters: request.tests.clone() }.into());
     }
     let world = world(&rig, &mutator, &tests)?;
-    let memory = Memory::open(rig.context().cache, &world, request.again);
+    let memory = Memory::open(rig.context().cache, &world);
     rig.terminal.mute();
-    Run { rig, mutator, tests, memory, tally: Tally::default() }.run(&mutants, start)
+    Run { rig, mutator, tests, memory, again: request.again, tally: Tally::default() }
+        .run(&mutants, start)
 }
 
 fn rig_request(request: &Request) -> rig::Request {
@@ -169,6 +170,8 @@ struct Run {
     mutator: Mutator,
     tests: Vec<Test>,
     memory: Memory<Finding>,
+    /// Whether what is known of the mutants asked for counts for nothing.
+    again: bool,
     tally: Tally,
 }
 
@@ -181,7 +184,7 @@ impl Run {
         for mutant in mutants {
             let killer = self.killer(mutant);
             let key = mutant_key(mutant, killer.as_deref());
-            let known = self.memory.get(&key).cloned();
+            let known = self.known(&key);
             let is_known = known.is_some();
             let verdict = match known {
                 Some(finding) => Some(Verdict::Found(finding)),
@@ -204,7 +207,7 @@ impl Run {
     fn base(&mut self) -> Result<Option<u8>, Error> {
         let kernel = self.mutator.base.clone();
         let name = format!("{} {} without a change", kernel.name, kernel.release);
-        if self.memory.get(BASE).is_some() {
+        if self.known(BASE).is_some() {
             self.rig.terminal.line(&format!("    base  known from an earlier run: {name}"));
             return Ok(None);
         }
@@ -231,6 +234,10 @@ impl Run {
         let finding = Finding { ending: Ending::Survived, build: Duration::ZERO, tests };
         self.memory.put(BASE.to_owned(), finding)?;
         Ok(None)
+    }
+
+    fn known(&self, key: &str) -> Option<Finding> {
+        self.memory.get(key).filter(|_| !self.again).cloned()
     }
 
     /// The test that is to notice a mutant, if it is among those that run.

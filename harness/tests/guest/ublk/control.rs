@@ -180,7 +180,7 @@ fn get_params_returns_what_was_set_and_the_device_numbers() {
 /// requests of 8 sectors to the buffer's length; a granularity with discard, and one segment.
 #[rstest]
 #[case::logical_256(|p: &mut Params| p.basic.logical_bs_shift = 8)]
-#[case::logical_8192(|p: &mut Params| p.basic.logical_bs_shift = 13)]
+#[case::logical_8192(|p: &mut Params| (p.basic.logical_bs_shift, p.basic.physical_bs_shift) = (13, 13))]
 #[case::logical_above_physical(|p: &mut Params| p.basic.physical_bs_shift = 8)]
 #[case::request_above_buffer(|p: &mut Params| p.basic.max_sectors = 1025)]
 #[case::no_granularity(|p: &mut Params| p.discard.discard_granularity = 0)]

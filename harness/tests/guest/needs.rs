@@ -118,10 +118,16 @@ fn modules_are_loaded_with_their_parameters() {
     assert_eq!((parameter("num_tgts").as_str(), parameter("max_luns").as_str()), ("2", "3"));
 }
 
+/// bsg has `uring_cmd` since 7.1.
+const URING_CMD_ON_OWN_HOST: Needs = Needs {
+    features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]),
+    ..own_host(HostShape::DEFAULT)
+};
+
 /// A stopped target answers nothing, and its host alone waits; when it goes on, so does the command.
 #[test]
 fn stopped_target_holds_a_command_until_it_goes_on() {
-    declare!(Contract, own_host(HostShape::DEFAULT));
+    declare!(Contract, URING_CMD_ON_OWN_HOST);
     let lun = Lun::fresh();
     let mut ring = BsgUring::open(lun.device().bsg(), Access::ReadWrite).expect("the node opens");
     bench::signal_target(TargetSignal::Stop);
@@ -142,7 +148,7 @@ fn stopped_target_holds_a_command_until_it_goes_on() {
 /// those that are held; this test hangs if it does not.
 #[test]
 fn command_that_is_held_when_its_test_ends_keeps_no_host() {
-    declare!(Contract, own_host(HostShape::DEFAULT));
+    declare!(Contract, URING_CMD_ON_OWN_HOST);
     let lun = Lun::fresh();
     lun.hold(2);
     let mut ring = BsgUring::open(lun.device().bsg(), Access::ReadWrite).expect("the node opens");

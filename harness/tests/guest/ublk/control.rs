@@ -1,8 +1,8 @@
 //! The control plane: what `/dev/ublk-control` answers, and what it refuses.
 
-use std::process;
+use std::{borrow::Cow, process};
 
-use harness::{UblkDevice, declare};
+use harness::{Feature, Needs, UblkDevice, declare};
 use rstest::rstest;
 use ublk::{
     Config, Control, CqeSize, Errno, Shape, SqeSize,
@@ -21,11 +21,14 @@ fn info() -> DevInfo {
     Config::disk(64).queues(1, 4).info
 }
 
+const SINCE_6_13: Needs =
+    Needs { features: Cow::Borrowed(&[Feature::KernelAtLeast(6, 13)]), ..Needs::DEFAULT };
+
 /// include/uapi/linux/ublk_cmd.h: GET_FEATURES fills 8 bytes. The ten bits up to USER_RECOVERY_FAIL_IO
 /// (6.13) are all there; a newer driver adds to them.
 #[rstest]
 fn get_features_has_the_bits_of_6_13() {
-    declare!(Contract);
+    declare!(Contract, SINCE_6_13);
     let mut control = control();
     let any = CtrlCmd::for_device(u32::MAX);
     let (result, bytes) = exchange(&mut control, 0x8020_7513, any, &[0; 8]);
@@ -86,11 +89,20 @@ fn add_dev_with_more_queues_than_cpus_is_clipped() {
 #[case::two_numbers(|i: &mut DevInfo, c: &mut CtrlCmd| (i.dev_id, c.dev_id) = (70, 71))]
 #[case::number_too_big(|i: &mut DevInfo, c: &mut CtrlCmd| (i.dev_id, c.dev_id) = (1 << 20, 1 << 20))]
 #[case::for_a_queue(|_: &mut DevInfo, c: &mut CtrlCmd| c.queue_id = 0)]
-#[case::reissue_and_fail_io(|i: &mut DevInfo, _: &mut CtrlCmd| i.flags = 1 << 3 | 1 << 4 | 1 << 9)]
 fn add_dev_with_a_bad_field_is_einval(#[case] bend: fn(&mut DevInfo, &mut CtrlCmd)) {
     declare!(Contract);
     let (mut info, mut command) = (info(), CtrlCmd::for_device(u32::MAX));
     bend(&mut info, &mut command);
+    let (result, _) = exchange(&mut control(), ctrl::ADD_DEV, command, info.as_bytes());
+    assert_eq!(result, Err(Errno::INVAL));
+}
+
+/// ublk_drv.c:ublk_ctrl_add_dev, since 6.13: requests of a dead server wait or fail, not both.
+#[rstest]
+fn add_dev_with_reissue_and_fail_io_is_einval() {
+    declare!(Contract, SINCE_6_13);
+    let info = DevInfo { flags: 1 << 3 | 1 << 4 | 1 << 9, ..info() };
+    let command = CtrlCmd::for_device(u32::MAX);
     let (result, _) = exchange(&mut control(), ctrl::ADD_DEV, command, info.as_bytes());
     assert_eq!(result, Err(Errno::INVAL));
 }

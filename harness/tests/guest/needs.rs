@@ -120,8 +120,9 @@ fn modules_are_loaded_with_their_parameters() {
 
 /// bsg has `uring_cmd` since 7.1.
 const URING_CMD_ON_OWN_HOST: Needs = Needs {
+    host: ScsiHost::Own(HostShape::DEFAULT),
     features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]),
-    ..own_host(HostShape::DEFAULT)
+    ..Needs::DEFAULT
 };
 
 /// A stopped target answers nothing, and its host alone waits; when it goes on, so does the command.

@@ -363,7 +363,7 @@ mod tests {
         let cache = Cache::at(dir.path()).expect("cache");
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let checks = examine(&cache, &checkout, &apt::Options::default(), None);
-        assert_eq!(checks.len(), 12);
+        assert_eq!(checks.len(), 13);
         let kernel = checks.iter().find(|check| check.name == "kernel stock").expect("the kernel");
         assert_eq!(kernel.status, Status::Warning, "the cache is empty");
         for check in &checks {

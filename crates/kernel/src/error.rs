@@ -28,7 +28,7 @@ pub enum Error {
     /// The mirror has nothing suitable.
     #[error(
         "the mirror {mirror} has no {flavour} kernel of Linux {wanted} in {}; give another Debian \
-         mirror's URL with `--mirror URL`, or another kernel (`cargo xtask kernels --versions` lists \
+         mirror's URL with `--mirror URL`, or another kernel with `--kernel NAME` (`cargo xtask kernels --versions` lists \
          them)",
         suites.join(", ")
     )]

@@ -27,7 +27,7 @@ use map::Map;
 
 /// The interface's version that this plugin asks for.
 ///
-/// QEMU 9 and newer refuse 1, and older ones refuse 2; see [`choose_version`]. QEMU reads it, as an
+/// QEMU 9 and newer refuse 1, and older ones refuse 2; see `choose_version`. QEMU reads it, as an
 /// `int`, after it has loaded the library and before it calls anything in it.
 // SAFETY: no other symbol of this name is in QEMU; it expects one in each plugin.
 #[unsafe(no_mangle)]

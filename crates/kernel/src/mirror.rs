@@ -2,7 +2,7 @@
 //!
 //! A user's tree is never written to, and kbuild refuses `O=` on a tree that was configured in place
 //! (`Makefile`: `outputmakefile`). So builds see a copy of the tree's source files alone, see
-//! [`list`], and the next run copies what has changed since.
+//! `list`, and the next run copies what has changed since.
 //!
 //! **Times.** A file of the copy carries the moment at which its content last changed *there*, by the
 //! clock that also stamps what is built from it. That is what make compares: a file that went back to

@@ -2,7 +2,7 @@
 //!
 //! * [`read`] takes an mbox, a single patch, or a directory, and finds the patches of the newest
 //!   version in their order among cover letters, replies and older versions.
-//! * [`apply`] applies them, or says which patch fails at which line and why.
+//! * [`apply()`] applies them, or says which patch fails at which line and why.
 //!
 //! Mail and diffs are read by git's own programs (`mailsplit`, `mailinfo`, `apply`); they run outside
 //! any repository and without the user's configuration.

@@ -15,6 +15,7 @@ use crate::{
     data::Mover,
     error::CommandError,
     handlers::{self, Execution},
+    medium::{Medium, MediumLayer},
     unit::LogicalUnit,
 };
 
@@ -111,10 +112,22 @@ impl Device {
     /// of a target without any; the transport had better look first.
     pub fn execute(
         &self,
-        _nexus: NexusId,
+        nexus: NexusId,
         address: LunAddress,
         task: &TaskContext<'_>,
         data: &mut DataBuffers<'_>,
+    ) -> Outcome {
+        self.execute_through(nexus, address, task, data, None)
+    }
+
+    /// As [`Self::execute`], with a layer between this one command and the medium of its unit.
+    pub fn execute_through(
+        &self,
+        nexus: NexusId,
+        address: LunAddress,
+        task: &TaskContext<'_>,
+        data: &mut DataBuffers<'_>,
+        layer: Option<&dyn MediumLayer>,
     ) -> Outcome {
         let mut mover = Mover::new(data);
         let target = self.targets.get(&address.target);
@@ -123,7 +136,9 @@ impl Device {
             Some(slot) => {
                 // The guard keeps the unit alive although a reset may replace it meanwhile.
                 let unit = slot.load();
-                let result = execute_on(&unit, luns, task, &mut mover);
+                let layered = layer.map(|layer| layer.over(&*unit.medium));
+                let medium = layered.as_deref().unwrap_or(&*unit.medium);
+                let result = execute_on(nexus, &unit, medium, luns, task, &mut mover);
                 Outcome::new(result, mover.moved(), unit.sense_format())
             }
             None => {
@@ -188,7 +203,9 @@ impl Device {
 
 /// Finds the row, checks the CDB against it, runs its handler.
 pub(crate) fn execute_on(
+    nexus: NexusId,
     unit: &LogicalUnit,
+    medium: &dyn Medium,
     luns: &[u16],
     task: &TaskContext<'_>,
     data: &mut Mover<'_, '_>,
@@ -202,5 +219,5 @@ pub(crate) fn execute_on(
         UnknownCommand::ServiceAction => CommandError::field_bit(1, 4),
     })?;
     command.spec().check(task.cdb).map_err(CommandError::InvalidField)?;
-    handlers::handler(command)(&mut Execution { unit, luns, cdb: task.cdb, data })
+    handlers::handler(command)(&mut Execution { nexus, unit, medium, luns, cdb: task.cdb, data })
 }

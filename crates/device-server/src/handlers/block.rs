@@ -8,7 +8,11 @@ use scsi::{
 use zerocopy::IntoBytes;
 
 use super::Execution;
-use crate::{error::CommandError, medium::MediumError, unit::LogicalUnit};
+use crate::{
+    error::CommandError,
+    medium::{Medium, MediumError},
+    unit::LogicalUnit,
+};
 
 macro_rules! transfers {
     ($($read:ident $write:ident $cdb:ident;)+) => {$(
@@ -35,11 +39,11 @@ fn read(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(),
     let (offset, len) = byte_range(unit, transfer.range)?;
     if transfer.force_unit_access {
         // FUA reads the medium itself: whatever the cache holds has to be there first.
-        flush(unit)?;
+        flush(execution.medium)?;
     }
     execution
         .data
-        .read(&*unit.medium, offset, len)
+        .read(execution.medium, offset, len)
         .map_err(|error| CommandError::ReadFailed(failed_block(unit, offset, &error)))
 }
 
@@ -51,29 +55,33 @@ fn write(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<()
     let (offset, len) = byte_range(unit, transfer.range)?;
     execution
         .data
-        .write(&*unit.medium, offset, len)
+        .write(execution.medium, offset, len)
         .map_err(|error| CommandError::WriteFailed(failed_block(unit, offset, &error)))?;
-    if transfer.force_unit_access { flush(unit) } else { Ok(()) }
+    if transfer.force_unit_access { flush(execution.medium) } else { Ok(()) }
 }
 
 pub(super) fn synchronize_cache_10(
     execution: &mut Execution<'_, '_, '_>,
 ) -> Result<(), CommandError> {
     let cdb = execution.cdb::<cdb::SynchronizeCache10>();
-    synchronize_cache(execution.unit, cdb.lba.get().into(), cdb.blocks.get().into())
+    synchronize_cache(execution, cdb.lba.get().into(), cdb.blocks.get().into())
 }
 
 pub(super) fn synchronize_cache_16(
     execution: &mut Execution<'_, '_, '_>,
 ) -> Result<(), CommandError> {
     let cdb = execution.cdb::<cdb::SynchronizeCache16>();
-    synchronize_cache(execution.unit, cdb.lba.get(), cdb.blocks.get().into())
+    synchronize_cache(execution, cdb.lba.get(), cdb.blocks.get().into())
 }
 
 /// IMMED is accepted and makes no difference: the answer may come later than it has to.
-fn synchronize_cache(unit: &LogicalUnit, lba: u64, blocks: u64) -> Result<(), CommandError> {
-    byte_range(unit, BlockRange { start: Lba(lba), blocks })?;
-    flush(unit)
+fn synchronize_cache(
+    execution: &Execution<'_, '_, '_>,
+    lba: u64,
+    blocks: u64,
+) -> Result<(), CommandError> {
+    byte_range(execution.unit, BlockRange { start: Lba(lba), blocks })?;
+    flush(execution.medium)
 }
 
 pub(super) fn read_capacity_10(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
@@ -109,11 +117,11 @@ fn failed_block(unit: &LogicalUnit, offset: u64, error: &MediumError) -> Lba {
     lba
 }
 
-fn flush(unit: &LogicalUnit) -> Result<(), CommandError> {
-    if !unit.medium.has_volatile_cache() {
+fn flush(medium: &dyn Medium) -> Result<(), CommandError> {
+    if !medium.has_volatile_cache() {
         return Ok(());
     }
-    unit.medium.flush().map_err(|error| {
+    medium.flush().map_err(|error| {
         tracing::warn!(%error, "medium failed to flush");
         CommandError::FlushFailed
     })

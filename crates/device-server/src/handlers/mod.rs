@@ -11,15 +11,20 @@ mod tests;
 use scsi::{Command, cdb};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::{data::Mover, error::CommandError, unit::LogicalUnit};
+use crate::{NexusId, data::Mover, error::CommandError, medium::Medium, unit::LogicalUnit};
 
 pub(crate) use absent::execute as execute_absent;
 
 /// What a handler works with.
 #[derive(Debug)]
 pub(crate) struct Execution<'a, 'm, 'b> {
+    /// Who sent the command.
+    #[expect(dead_code, reason = "no handler keeps state by nexus yet")]
+    pub(crate) nexus: NexusId,
     /// The addressed logical unit.
     pub(crate) unit: &'a LogicalUnit,
+    /// Its medium as this one command sees it.
+    pub(crate) medium: &'a dyn Medium,
     /// The LUNs of its target, in order.
     pub(crate) luns: &'a [u16],
     /// The CDB, checked against the command's row and at least as long as it says.

@@ -9,7 +9,7 @@ use scsi::{LunAddress, task::TaskAttribute};
 use vm_memory::VolatileSlice;
 
 use crate::{
-    DataBuffers, LuConfig, SgList, TaskContext,
+    DataBuffers, LuConfig, NexusId, SgList, TaskContext,
     data::Mover,
     device::execute_on,
     error::CommandError,
@@ -67,7 +67,8 @@ fn run(
         data_in: SgList::from(&mut data_in[..]),
     };
     let task = TaskContext { tag: 0, attribute: TaskAttribute::Simple, cdb };
-    let result = execute_on(&unit, &[0], &task, &mut Mover::new(&buffers));
+    let result =
+        execute_on(NexusId(0), &unit, &*unit.medium, &[0], &task, &mut Mover::new(&buffers));
     let calls = recorder.calls.lock().expect("no test panics in a call").clone();
     (result, calls)
 }

@@ -53,3 +53,9 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// Whether written data may be lost before [`Self::flush`]: WCE, and what FUA must get past.
     fn has_volatile_cache(&self) -> bool;
 }
+
+/// Stands between single commands and the medium of their unit, for whoever runs the command.
+pub trait MediumLayer: fmt::Debug + Sync {
+    /// The medium as the command sees it.
+    fn over<'a>(&'a self, medium: &'a dyn Medium) -> Box<dyn Medium + 'a>;
+}

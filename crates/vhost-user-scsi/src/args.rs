@@ -18,6 +18,8 @@ Examples:
     sensecheck-target --socket /tmp/scsi.sock --disk 10G,file=disk.img --disk 64M,block=4096,ro
   What a test bench uses, a pool of 32 units that no disk driver attaches to, and two disks:
     sensecheck-target --socket /tmp/scsi.sock --control /tmp/control.sock --targets 4 --luns 8 --disks 2
+  One disk, reached on two paths:
+    sensecheck-target --socket /tmp/a.sock --socket /tmp/b.sock --disk 1G
 
 The other end, in QEMU (shared memory and qboot are needed, SeaBIOS waits for this device for ever):
     qemu-system-x86_64 -machine q35 -m 512 -bios qboot.rom \\
@@ -32,9 +34,10 @@ RUST_LOG=debug shows every refusal, RUST_LOG=trace every command.";
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sensecheck-target", version, after_long_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Socket for the virtual machine monitor (vhost-user).
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    /// Socket for a virtual machine monitor (vhost-user). May be given several times: each is another
+    /// way to the same units, with an I_T nexus of its own.
+    #[arg(long = "socket", value_name = "PATH", required = true)]
+    pub(crate) sockets: Vec<PathBuf>,
 
     /// Socket for a test bench: reset logical units, read journals (JSON lines).
     #[arg(long, value_name = "PATH")]

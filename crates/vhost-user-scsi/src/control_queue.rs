@@ -4,7 +4,7 @@
 use std::mem::size_of;
 
 use control::TaskManagementFault as Fault;
-use device_server::{Lookup, LunAddress, TmfResponse};
+use device_server::{Lookup, LunAddress, NexusId, TmfResponse};
 use scsi::task::TaskManagementFunction as Tmf;
 use tracing::{debug, warn};
 use zerocopy::{Immutable, IntoBytes, little_endian::U32};
@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// Serves everything that is available on the queue.
-pub(crate) fn serve(target: &Target, ring: &Ring) {
-    ring.drain(|ring| match fetch(target, ring)? {
+pub(crate) fn serve(target: &Target, nexus: NexusId, ring: &Ring) {
+    ring.drain(|ring| match fetch(target, nexus, ring)? {
         Fetched::Nothing => Ok(false),
         Fetched::Held => Ok(true),
         Fetched::Request(chain, request) => {
@@ -60,6 +60,7 @@ enum Request {
 #[derive(Debug)]
 pub(crate) struct TaskManagement {
     function: Tmf,
+    nexus: NexusId,
     address: LunAddress,
     tag: u64,
     /// Registration with every unit concerned, against a reset of it meanwhile. Empty while a unit
@@ -71,10 +72,10 @@ pub(crate) struct TaskManagement {
     held: bool,
 }
 
-fn fetch(target: &Target, ring: &Ring) -> Result<Fetched, RingError> {
-    let _fetching = target.fetching(CONTROL_QUEUE);
+fn fetch(target: &Target, nexus: NexusId, ring: &Ring) -> Result<Fetched, RingError> {
+    let _fetching = target.fetching(nexus, CONTROL_QUEUE);
     let Some(chain) = ring.pop()? else { return Ok(Fetched::Nothing) };
-    Ok(match parse(target, &chain) {
+    Ok(match parse(target, nexus, &chain) {
         Request::TaskManagement(mut management) if management.fault == Some(Fault::Held) => {
             management.running.clear();
             let unit = target.unit(management.address).expect("the fault came from it");
@@ -85,7 +86,7 @@ fn fetch(target: &Target, ring: &Ring) -> Result<Fetched, RingError> {
     })
 }
 
-fn parse(target: &Target, chain: &Chain) -> Request {
+fn parse(target: &Target, nexus: NexusId, chain: &Chain) -> Request {
     let malformed = |reason, notification| Request::Malformed { reason, notification };
     let control_type = chain.read_header().map(|word: U32| word.get());
     let notification = matches!(control_type, Some(T_AN_QUERY | T_AN_SUBSCRIBE));
@@ -98,7 +99,7 @@ fn parse(target: &Target, chain: &Chain) -> Request {
                 malformed("no room for a response", false)
             }
             None => malformed("shorter than a task management request", false),
-            Some(request) => parse_task_management(target, &request),
+            Some(request) => parse_task_management(target, nexus, &request),
         },
         Some(T_AN_QUERY | T_AN_SUBSCRIBE) => match chain.read_header::<CtrlAnReq>() {
             _ if (chain.writable_len() as usize) < size_of::<CtrlAnResp>() => {
@@ -114,7 +115,7 @@ fn parse(target: &Target, chain: &Chain) -> Request {
     }
 }
 
-fn parse_task_management(target: &Target, request: &CtrlTmfReq) -> Request {
+fn parse_task_management(target: &Target, nexus: NexusId, request: &CtrlTmfReq) -> Request {
     let function = task_management_function(request.subtype.get());
     let mut lun = request.lun;
     if function == Some(Tmf::ITNexusReset) {
@@ -130,11 +131,12 @@ fn parse_task_management(target: &Target, request: &CtrlTmfReq) -> Request {
     };
     let Some(function) = function else { return Request::Refused(Response::FunctionRejected) };
     let running = match function {
-        Tmf::ITNexusReset => begin_on_all(target, address.target),
-        _ => target.unit(address).map(|unit| unit.begin(None)).into_iter().collect(),
+        Tmf::ITNexusReset => begin_on_all(target, nexus, address.target),
+        _ => target.unit(address).map(|unit| unit.begin(nexus, None)).into_iter().collect(),
     };
     Request::TaskManagement(TaskManagement {
         function,
+        nexus,
         address,
         tag: request.tag.get(),
         running,
@@ -144,8 +146,8 @@ fn parse_task_management(target: &Target, request: &CtrlTmfReq) -> Request {
     })
 }
 
-fn begin_on_all(target: &Target, number: u8) -> Vec<Running> {
-    target.units_of(number).map(|unit| unit.begin(None)).collect()
+fn begin_on_all(target: &Target, nexus: NexusId, number: u8) -> Vec<Running> {
+    target.units_of(number).map(|unit| unit.begin(nexus, None)).collect()
 }
 
 /// The logical unit a `lun` field addresses, or the response that says what is wrong with it.
@@ -202,6 +204,10 @@ impl TaskManagement {
         self.function.name()
     }
 
+    pub(crate) fn nexus(&self) -> NexusId {
+        self.nexus
+    }
+
     pub(crate) fn tag(&self) -> u64 {
         self.tag
     }
@@ -220,7 +226,7 @@ impl TaskManagement {
     pub(crate) fn carry_out(mut self, target: &Target, chain: Chain) {
         if self.held && self.function == Tmf::ITNexusReset {
             // It was registered with the one unit that held it.
-            self.running = begin_on_all(target, self.address.target);
+            self.running = begin_on_all(target, self.nexus, self.address.target);
         }
         let response = match self.fault {
             None | Some(Fault::Held) => self.perform(target),
@@ -260,9 +266,11 @@ impl TaskManagement {
     /// first.
     fn perform(&self, target: &Target) -> Response {
         let concerned = match self.function {
-            Tmf::AbortTask => Some((Which::Tag(self.tag), Response::Aborted)),
-            Tmf::AbortTaskSet | Tmf::ClearTaskSet => Some((Which::Commands, Response::Aborted)),
-            Tmf::LogicalUnitReset | Tmf::ITNexusReset => Some((Which::Commands, Response::Reset)),
+            Tmf::AbortTask => Some((Which::Tag(self.nexus, self.tag), Response::Aborted)),
+            Tmf::AbortTaskSet => Some((Which::CommandsOf(self.nexus), Response::Aborted)),
+            Tmf::ClearTaskSet => Some((Which::Commands, Response::Aborted)),
+            Tmf::ITNexusReset => Some((Which::CommandsOf(self.nexus), Response::Reset)),
+            Tmf::LogicalUnitReset => Some((Which::Commands, Response::Reset)),
             Tmf::ClearAca | Tmf::QueryTask | Tmf::QueryTaskSet => None,
         };
         if let Some((which, response)) = concerned {
@@ -274,7 +282,7 @@ impl TaskManagement {
                 return Response::Failure;
             }
         }
-        match target.device().task_management(target.nexus(), self.address, self.function) {
+        match target.device().task_management(self.nexus, self.address, self.function) {
             TmfResponse::FunctionRejected => Response::FunctionRejected,
             TmfResponse::IncorrectLogicalUnitNumber => Response::IncorrectLun,
             TmfResponse::FunctionSucceeded => Response::FunctionSucceeded,
@@ -292,8 +300,8 @@ impl TaskManagement {
     /// Whether this is a query, and what it asks for is in flight.
     fn finds_task(&self) -> bool {
         let asked = match self.function {
-            Tmf::QueryTask => Which::Tag(self.tag),
-            Tmf::QueryTaskSet => Which::Commands,
+            Tmf::QueryTask => Which::Tag(self.nexus, self.tag),
+            Tmf::QueryTaskSet => Which::CommandsOf(self.nexus),
             _ => return false,
         };
         self.running.iter().any(|running| running.unit().has(asked))

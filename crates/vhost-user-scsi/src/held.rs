@@ -3,6 +3,7 @@
 //! or worth nothing because their ring has stopped.
 
 use control::HeldEntry;
+use device_server::NexusId;
 
 use crate::{
     chain::Chain, control_queue::TaskManagement, journal::command_name, request_queue::Command,
@@ -17,6 +18,14 @@ pub(crate) enum Held {
 }
 
 impl Held {
+    /// The nexus it came from.
+    pub(crate) fn nexus(&self) -> NexusId {
+        match self {
+            Held::Command(command) => command.nexus(),
+            Held::TaskManagement(_, management) => management.nexus(),
+        }
+    }
+
     /// The tag of a command. A task management function has none of its own.
     pub(crate) fn tag(&self) -> Option<u64> {
         match self {

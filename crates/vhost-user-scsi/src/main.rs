@@ -22,12 +22,7 @@ use signal_hook::{
 };
 use tracing::info;
 use tracing_subscriber::EnvFilter;
-use vhost_user_scsi::{
-    backend::FrontEnd,
-    control_server::ControlServer,
-    socket::{self, SocketPath},
-    target::Target,
-};
+use vhost_user_scsi::{backend::FrontEnd, control_server::ControlServer, socket, target::Target};
 
 use crate::args::Args;
 
@@ -83,26 +78,29 @@ fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
     let device = Device::new(config)?;
     let units = device.addresses().len();
-    let target = Arc::new(Target::new(device, args.queues));
+    let target = Arc::new(Target::new(device, args.queues).with_ports(args.sockets.len()));
 
     let (ended, end) = mpsc::channel();
-    let (listener, socket_path) = socket::bind(&args.socket)?;
-    let front_end = {
+    let (mut front_ends, mut paths) = (Vec::new(), Vec::new());
+    for (port, socket) in args.sockets.iter().enumerate() {
+        let (listener, path) = socket::bind(socket)?;
+        paths.push(path);
         let ended = ended.clone();
-        let target = Arc::clone(&target);
         let tell = move || drop(ended.send(End::FrontEndFailed));
-        FrontEnd::start(target, listener, tell).context("cannot serve the vhost-user socket")?
-    };
+        let front_end = FrontEnd::start(Arc::clone(&target) as _, port, listener, tell);
+        front_ends.push(front_end.context("cannot serve the vhost-user socket")?);
+    }
     // Last: a bench that can connect here finds everything ready.
-    let (control, control_path) = match &args.control {
-        None => (None, None),
+    let control = match &args.control {
+        None => None,
         Some(path) => {
             let (listener, path) = socket::bind(path)?;
+            paths.push(path);
             let server = ControlServer::start(target, listener);
-            (Some(server.context("cannot serve the control socket")?), Some(path))
+            Some(server.context("cannot serve the control socket")?)
         }
     };
-    info!(units, queues = args.queues, socket = %args.socket.display(), "ready");
+    info!(units, queues = args.queues, sockets = ?args.sockets, "ready");
 
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
@@ -113,24 +111,23 @@ fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {
     match end.recv()? {
         End::Signal(signal) => {
             info!(signal, "stopping");
-            stop(front_end, control, socket_path, control_path);
+            drop(paths);
+            stop(front_ends, control);
             Ok(())
         }
-        End::FrontEndFailed => front_end.stop().context("the vhost-user socket cannot be served"),
+        End::FrontEndFailed => front_ends
+            .into_iter()
+            .try_for_each(FrontEnd::stop)
+            .context("a vhost-user socket cannot be served"),
     }
 }
 
-/// Removes the sockets and ends the threads, the latter within [`STOP_LIMIT`].
-fn stop(
-    front_end: FrontEnd,
-    control: Option<ControlServer>,
-    socket_path: SocketPath,
-    control_path: Option<SocketPath>,
-) {
-    drop((socket_path, control_path));
+/// Ends the threads, within [`STOP_LIMIT`].
+fn stop(front_ends: Vec<FrontEnd>, control: Option<ControlServer>) {
     let (done, stopped) = mpsc::channel();
     thread::spawn(move || {
-        let results = [front_end.stop(), control.map_or(Ok(()), ControlServer::stop)];
+        let results = front_ends.into_iter().map(FrontEnd::stop);
+        let results = results.chain(control.map(ControlServer::stop)).collect::<Vec<_>>();
         // The receiver is gone when the limit has passed.
         drop(done.send(results));
     });

@@ -4,7 +4,7 @@
 
 use std::mem::size_of;
 
-use device_server::{DataBuffers, Lookup, LunAddress, Outcome, SgList, TaskContext};
+use device_server::{DataBuffers, Lookup, LunAddress, NexusId, Outcome, SgList, TaskContext};
 use tracing::{debug, trace};
 
 use crate::{
@@ -25,8 +25,8 @@ const _: () = assert!(size_of::<CmdReq>() == REQUEST_LEN as usize);
 const _: () = assert!(size_of::<CmdResp>() == RESPONSE_LEN as usize);
 
 /// Serves everything that is available on the queue.
-pub(crate) fn serve(target: &Target, queue: usize, ring: &Ring) {
-    ring.drain(|ring| match fetch(target, queue, ring)? {
+pub(crate) fn serve(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) {
+    ring.drain(|ring| match fetch(target, nexus, queue, ring)? {
         Fetched::Nothing => Ok(false),
         Fetched::Held => Ok(true),
         Fetched::Command(command) => {
@@ -63,6 +63,7 @@ enum Refusal {
 pub(crate) struct Command {
     chain: Chain,
     request: CmdReq,
+    nexus: NexusId,
     address: LunAddress,
     /// Absent if the target is there but the logical unit is not, and while the unit holds it.
     running: Option<Running>,
@@ -71,15 +72,22 @@ pub(crate) struct Command {
     held: bool,
 }
 
-fn fetch(target: &Target, queue: usize, ring: &Ring) -> Result<Fetched, RingError> {
-    let _fetching = target.fetching(queue);
+fn fetch(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) -> Result<Fetched, RingError> {
+    let _fetching = target.fetching(nexus, queue);
     Ok(match ring.pop()? {
         None => Fetched::Nothing,
         Some(chain) => match parse(target, &chain) {
             Ok((request, address)) => {
                 let fetched_us = now_us();
-                let command =
-                    Command { chain, request, address, running: None, fetched_us, held: false };
+                let command = Command {
+                    chain,
+                    request,
+                    nexus,
+                    address,
+                    running: None,
+                    fetched_us,
+                    held: false,
+                };
                 match target.unit(address) {
                     None => Fetched::Command(command),
                     Some(unit) => unit.admit(command).map_or(Fetched::Held, Fetched::Command),
@@ -131,6 +139,10 @@ fn refuse(target: &Target, chain: Chain, why: Refusal) {
 }
 
 impl Command {
+    pub(crate) fn nexus(&self) -> NexusId {
+        self.nexus
+    }
+
     pub(crate) fn tag(&self) -> u64 {
         self.request.tag.get()
     }
@@ -190,7 +202,7 @@ impl Command {
             data_out: SgList::new(self.chain.readable_slices(REQUEST_LEN)),
             data_in: SgList::new(self.chain.writable_slices(RESPONSE_LEN)),
         };
-        target.device().execute(target.nexus(), self.address, &task, &mut data)
+        target.device().execute(self.nexus, self.address, &task, &mut data)
     }
 
     /// Completes it with what the device server made of it.

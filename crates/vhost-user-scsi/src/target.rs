@@ -49,7 +49,8 @@ pub enum ChangeError {
 pub struct Target {
     device: Device,
     units: BTreeMap<LunAddress, Arc<Unit>>,
-    /// One lock for each queue, held from popping a chain until its request is registered with its
+    ports: usize,
+    /// One lock for each queue of each port, held from popping a chain until its request is registered with its
     /// unit. Whoever holds them all knows that nothing is between ring and registry.
     fetch_locks: Vec<Mutex<()>>,
     wait_limit: Duration,
@@ -64,7 +65,7 @@ struct Counters {
 }
 
 impl Target {
-    /// Puts a device behind `request_queues` queues.
+    /// Puts a device behind `request_queues` queues of one port.
     ///
     /// # Panics
     /// If there is no request queue or more than [`REQUEST_QUEUES_MAX`].
@@ -74,9 +75,8 @@ impl Target {
         let addresses = device.addresses();
         Target {
             units: addresses.into_iter().map(|(address, _)| (address, Arc::default())).collect(),
-            fetch_locks: (0..FIRST_REQUEST_QUEUE + request_queues)
-                .map(|_| Mutex::default())
-                .collect(),
+            ports: 1,
+            fetch_locks: fetch_locks(FIRST_REQUEST_QUEUE + request_queues),
             device,
             wait_limit: WAIT_LIMIT,
             statistics: Counters::default(),
@@ -90,16 +90,21 @@ impl Target {
         self
     }
 
+    /// The same with so many ports. Each is the target's end of one I_T nexus, and all share the units.
+    ///
+    /// # Panics
+    /// Without any port.
+    #[must_use]
+    pub fn with_ports(self, ports: usize) -> Self {
+        assert!(ports > 0);
+        let fetch_locks = fetch_locks(ports * self.queue_count());
+        Target { ports, fetch_locks, ..self }
+    }
+
     /// The device server.
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// The I_T nexus of a queue. All queues of a socket are one initiator port.
-    #[must_use]
-    pub fn nexus(&self) -> NexusId {
-        NexusId(0)
     }
 
     /// What the transport keeps for a logical unit, if there is one.
@@ -120,9 +125,10 @@ impl Target {
         self.wait_limit
     }
 
-    /// To be held from popping a chain of `queue` until its request is registered with its unit.
-    pub(crate) fn fetching(&self, queue: usize) -> MutexGuard<'_, ()> {
-        self.fetch_locks[queue].lock().expect("no holder panics")
+    /// To be held from popping a chain of this queue until its request is registered with its unit.
+    pub(crate) fn fetching(&self, nexus: NexusId, queue: usize) -> MutexGuard<'_, ()> {
+        let port = nexus.0 as usize;
+        self.fetch_locks[port * self.queue_count() + queue].lock().expect("no holder panics")
     }
 
     /// Makes a logical unit as new, behind the barrier.
@@ -169,8 +175,11 @@ impl Target {
                 limit: self.wait_limit,
                 source,
             })?;
-            let nothing_fetched: Vec<_> =
-                (0..self.fetch_locks.len()).map(|queue| self.fetching(queue)).collect();
+            let nothing_fetched: Vec<_> = self
+                .fetch_locks
+                .iter()
+                .map(|lock| lock.lock().expect("no holder panics"))
+                .collect();
             if unit.runs(Which::All) {
                 // Something was fetched between the wait and the locks.
                 drop(nothing_fetched);
@@ -203,9 +212,18 @@ impl Target {
     }
 }
 
+fn fetch_locks(queues: usize) -> Vec<Mutex<()>> {
+    (0..queues).map(|_| Mutex::default()).collect()
+}
+
+/// All queues of a socket are one initiator port.
+fn nexus_of(port: usize) -> NexusId {
+    NexusId(u32::try_from(port).expect("a few ports"))
+}
+
 impl QueueHandler for Target {
     fn queue_count(&self) -> usize {
-        self.fetch_locks.len()
+        self.fetch_locks.len() / self.ports
     }
 
     /// A worker for each request queue, and one for the control and event queues: a task management
@@ -219,20 +237,22 @@ impl QueueHandler for Target {
         1 << wire::F_HOTPLUG | 1 << wire::F_CHANGE
     }
 
-    fn serve(&self, queue: usize, ring: &Ring) {
+    fn serve(&self, port: usize, queue: usize, ring: &Ring) {
+        let nexus = nexus_of(port);
         match queue {
-            CONTROL_QUEUE => control_queue::serve(self, ring),
+            CONTROL_QUEUE => control_queue::serve(self, nexus, ring),
             // The driver's buffers wait in the ring until there is an event to report.
             EVENT_QUEUE => {}
-            _ => request_queue::serve(self, queue, ring),
+            _ => request_queue::serve(self, nexus, queue, ring),
         }
     }
 
-    fn session_ended(&self) {
+    fn session_ended(&self, port: usize) {
+        let nexus = nexus_of(port);
         for unit in self.units.values() {
-            unit.forget_held();
+            unit.forget_held(nexus);
             // Something that was held may just have been released.
-            if let Err(left) = unit.wait_for(Which::All, self.wait_limit) {
+            if let Err(left) = unit.wait_for(Which::AllOf(nexus), self.wait_limit) {
                 tracing::warn!(%left, "a session has ended");
             }
         }
@@ -249,11 +269,12 @@ mod tests {
     use crate::backend::ring_with_a_command;
 
     const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
+    const NEXUS: NexusId = NexusId(1);
 
     fn target() -> Target {
         let units = vec![(ADDRESS, LuConfig::default())];
         let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
-        Target::new(device, 2)
+        Target::new(device, 2).with_ports(2)
     }
 
     /// Between ring and registry a request is invisible but for the lock of its queue.
@@ -263,14 +284,14 @@ mod tests {
         let unit = target.unit(ADDRESS).expect("the unit");
         let (done, reset_done) = mpsc::channel();
         thread::scope(|scope| {
-            let fetching = target.fetching(FIRST_REQUEST_QUEUE + 1);
+            let fetching = target.fetching(NEXUS, FIRST_REQUEST_QUEUE + 1);
             scope.spawn(move || {
                 let result = target.reset_lun(ADDRESS, &LuConfig::default());
                 done.send(result.is_ok()).expect("the test waits");
             });
             let moment = Duration::from_millis(50);
             assert!(reset_done.recv_timeout(moment).is_err(), "a request is being fetched");
-            let running = unit.begin(Some(1));
+            let running = unit.begin(NEXUS, Some(1));
             drop(fetching);
             assert!(reset_done.recv_timeout(moment).is_err(), "it has been fetched and runs");
             drop(running);
@@ -285,8 +306,8 @@ mod tests {
         for queue in [CONTROL_QUEUE, FIRST_REQUEST_QUEUE] {
             let ring = &ring_with_a_command();
             thread::scope(|scope| {
-                let locks: Vec<_> = (0..4).map(|queue| target.fetching(queue)).collect();
-                let server = scope.spawn(move || target.serve(queue, ring));
+                let locks: Vec<_> = (0..4).map(|queue| target.fetching(NEXUS, queue)).collect();
+                let server = scope.spawn(move || target.serve(1, queue, ring));
                 let (_keep, never) = mpsc::channel::<()>();
                 assert!(never.recv_timeout(Duration::from_millis(50)).is_err());
                 assert_eq!(ring.fetched_and_used(), (0, 0), "queue {queue}");

@@ -11,6 +11,7 @@ use std::{
 };
 
 use control::{Faults, JournalPage, TaskManagementFault};
+use device_server::NexusId;
 
 use crate::{
     backend::Keeper,
@@ -45,16 +46,21 @@ struct Tasks {
 #[derive(Clone, Copy, Debug)]
 struct Request {
     sequence: u64,
+    nexus: NexusId,
     tag: Option<u64>,
 }
 
 /// Which requests a task management function or a reset concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Commands with this tag.
-    Tag(u64),
+    /// Commands of this nexus with this tag.
+    Tag(NexusId, u64),
+    /// All commands of this nexus.
+    CommandsOf(NexusId),
     /// All commands.
     Commands,
+    /// All commands and task management functions of this nexus.
+    AllOf(NexusId),
     /// All commands and task management functions.
     All,
 }
@@ -65,10 +71,13 @@ pub enum Which {
 pub struct StillInFlight(pub usize);
 
 impl Which {
-    fn covers(self, request: Option<u64>) -> bool {
+    /// Whether a request is concerned; a command has a tag.
+    fn covers(self, nexus: NexusId, tag: Option<u64>) -> bool {
         match self {
-            Which::Tag(tag) => request == Some(tag),
-            Which::Commands => request.is_some(),
+            Which::Tag(of, wanted) => of == nexus && tag == Some(wanted),
+            Which::CommandsOf(of) => of == nexus && tag.is_some(),
+            Which::Commands => tag.is_some(),
+            Which::AllOf(of) => of == nexus,
             Which::All => true,
         }
     }
@@ -81,9 +90,9 @@ impl Tasks {
         sequence
     }
 
-    fn run(&mut self, unit: &Arc<Unit>, tag: Option<u64>) -> Running {
+    fn run(&mut self, unit: &Arc<Unit>, nexus: NexusId, tag: Option<u64>) -> Running {
         let sequence = self.next_sequence();
-        self.running.push(Request { sequence, tag });
+        self.running.push(Request { sequence, nexus, tag });
         Running { unit: Arc::clone(unit), sequence }
     }
 }
@@ -99,8 +108,8 @@ impl Unit {
 
     /// Registers a command, or a task management function without tag, until the guard is dropped.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, tag: Option<u64>) -> Running {
-        self.tasks().run(self, tag)
+    pub fn begin(self: &Arc<Self>, nexus: NexusId, tag: Option<u64>) -> Running {
+        self.tasks().run(self, nexus, tag)
     }
 
     /// Registers a command that was just fetched and gives it back, to be executed; or holds it.
@@ -111,7 +120,7 @@ impl Unit {
             self.keep(&mut tasks, Held::Command(command));
             return None;
         }
-        command.runs(tasks.run(self, Some(command.tag())));
+        command.runs(tasks.run(self, command.nexus(), Some(command.tag())));
         Some(command)
     }
 
@@ -134,7 +143,7 @@ impl Unit {
     pub(crate) fn take_held(self: &Arc<Self>, which: Which) -> Vec<Held> {
         let mut tasks = self.tasks();
         let (taken, kept): (VecDeque<_>, VecDeque<_>) =
-            tasks.held.drain(..).partition(|(_, held)| which.covers(held.tag()));
+            tasks.held.drain(..).partition(|(_, held)| which.covers(held.nexus(), held.tag()));
         tasks.held = kept;
         taken.into_iter().map(|(_, held)| self.resume(&mut tasks, held)).collect()
     }
@@ -150,13 +159,13 @@ impl Unit {
     }
 
     fn resume(self: &Arc<Self>, tasks: &mut Tasks, mut held: Held) -> Held {
-        held.runs(tasks.run(self, held.tag()));
+        held.runs(tasks.run(self, held.nexus(), held.tag()));
         held
     }
 
-    /// Drops everything that is held, unanswered.
-    pub(crate) fn forget_held(&self) {
-        self.tasks().held.clear();
+    /// Drops everything of this nexus that is held, unanswered.
+    pub(crate) fn forget_held(&self, nexus: NexusId) {
+        self.tasks().held.retain(|(_, held)| held.nexus() != nexus);
     }
 
     /// Says what goes wrong from now on.
@@ -174,15 +183,15 @@ impl Unit {
     /// Whether any such request runs.
     #[must_use]
     pub fn runs(&self, which: Which) -> bool {
-        self.tasks().running.iter().any(|request| which.covers(request.tag))
+        self.tasks().running.iter().any(|request| which.covers(request.nexus, request.tag))
     }
 
     /// Whether any such request is in flight: runs or is held.
     #[must_use]
     pub fn has(&self, which: Which) -> bool {
         let tasks = self.tasks();
-        tasks.running.iter().any(|request| which.covers(request.tag))
-            || tasks.held.iter().any(|(_, held)| which.covers(held.tag()))
+        tasks.running.iter().any(|request| which.covers(request.nexus, request.tag))
+            || tasks.held.iter().any(|(_, held)| which.covers(held.nexus(), held.tag()))
     }
 
     /// Waits until none of the requests runs that were registered before this call. Requests that come
@@ -196,8 +205,9 @@ impl Unit {
         let before = tasks.next_sequence;
         tasks.waiting += 1;
         let result = loop {
-            let concerned =
-                |request: &&Request| request.sequence < before && which.covers(request.tag);
+            let concerned = |request: &&Request| {
+                request.sequence < before && which.covers(request.nexus, request.tag)
+            };
             let left = tasks.running.iter().filter(concerned).count();
             let now = Instant::now();
             if left == 0 {
@@ -268,15 +278,18 @@ mod tests {
 
     use super::*;
 
+    const NEXUS: NexusId = NexusId(0);
     const LONG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(20);
 
     #[test]
     fn tags_are_in_flight_from_begin_to_drop() {
         let unit = Arc::new(Unit::default());
-        let command = unit.begin(Some(7));
-        assert!(unit.has(Which::Tag(7)) && unit.has(Which::Commands) && unit.has(Which::All));
-        assert!(!unit.has(Which::Tag(8)));
+        let command = unit.begin(NEXUS, Some(7));
+        assert!(
+            unit.has(Which::Tag(NEXUS, 7)) && unit.has(Which::Commands) && unit.has(Which::All)
+        );
+        assert!(!unit.has(Which::Tag(NEXUS, 8)));
         drop(command);
         assert!(!unit.has(Which::All));
     }
@@ -284,7 +297,7 @@ mod tests {
     #[test]
     fn task_management_is_no_command() {
         let unit = Arc::new(Unit::default());
-        let _management = unit.begin(None);
+        let _management = unit.begin(NEXUS, None);
         assert!(!unit.has(Which::Commands));
         assert!(unit.has(Which::All));
         assert_eq!(unit.wait_for(Which::Commands, LONG), Ok(()));
@@ -294,10 +307,10 @@ mod tests {
     #[test]
     fn waiting_ends_with_the_request_and_not_with_others() {
         let unit = Arc::new(Unit::default());
-        let (mine, other) = (unit.begin(Some(1)), unit.begin(Some(2)));
-        assert_eq!(unit.wait_for(Which::Tag(1), SHORT), Err(StillInFlight(1)));
+        let (mine, other) = (unit.begin(NEXUS, Some(1)), unit.begin(NEXUS, Some(2)));
+        assert_eq!(unit.wait_for(Which::Tag(NEXUS, 1), SHORT), Err(StillInFlight(1)));
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| unit.wait_for(Which::Tag(1), LONG));
+            let waiter = scope.spawn(|| unit.wait_for(Which::Tag(NEXUS, 1), LONG));
             drop(mine);
             assert_eq!(waiter.join().expect("the waiter does not panic"), Ok(()));
         });
@@ -307,13 +320,13 @@ mod tests {
     #[test]
     fn waiting_does_not_wait_for_later_requests() {
         let unit = Arc::new(Unit::default());
-        let early = unit.begin(Some(1));
+        let early = unit.begin(NEXUS, Some(1));
         let late = thread::scope(|scope| {
             let waiter = scope.spawn(|| unit.wait_for(Which::All, LONG));
             while unit.tasks().waiting == 0 {
                 thread::yield_now();
             }
-            let late = unit.begin(Some(2));
+            let late = unit.begin(NEXUS, Some(2));
             drop(early);
             assert_eq!(waiter.join().expect("the waiter does not panic"), Ok(()));
             late

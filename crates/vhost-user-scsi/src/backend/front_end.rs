@@ -43,13 +43,14 @@ impl std::fmt::Debug for Stop {
 }
 
 impl FrontEnd {
-    /// Starts serving `device` to whoever connects to `listener`. `ended` is called if serving ends
-    /// without having been stopped.
+    /// Starts serving `device` as its port `port` to whoever connects to `listener`. `ended` is called
+    /// if serving ends without having been stopped.
     ///
     /// # Errors
     /// If the system gives no thread or descriptor.
     pub fn start(
         device: Arc<dyn QueueHandler>,
+        port: usize,
         listener: UnixListener,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
@@ -57,8 +58,8 @@ impl FrontEnd {
         let (wake, woken) = UnixStream::pair()?;
         let thread = {
             let stop = Arc::clone(&stop);
-            Builder::new().name("front-end".into()).spawn(move || {
-                let result = serve(&device, listener, &woken, &stop);
+            Builder::new().name(format!("front-end-{port}")).spawn(move || {
+                let result = serve(&device, port, listener, &woken, &stop);
                 if !stop.asked() {
                     ended();
                 }
@@ -103,6 +104,7 @@ impl Stop {
 
 fn serve(
     device: &Arc<dyn QueueHandler>,
+    port: usize,
     listener: UnixListener,
     woken: &UnixStream,
     stop: &Stop,
@@ -114,7 +116,7 @@ fn serve(
         if stop.asked() {
             return Ok(());
         }
-        serve_one(device, &mut listener, stop)?;
+        serve_one(device, port, &mut listener, stop)?;
     }
 }
 
@@ -122,35 +124,36 @@ fn serve(
 /// left and nothing touches its guest's memory any more.
 fn serve_one(
     device: &Arc<dyn QueueHandler>,
+    port: usize,
     listener: &mut Listener,
     stop: &Stop,
 ) -> io::Result<()> {
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let handler = Arc::new(Handler::new(Arc::clone(device)));
+    let handler = Arc::new(Handler::new(Arc::clone(device), port));
     let name = "vhost-user".to_owned();
     // The error type of the crate is no `std::error::Error`.
     let failed = |error: DaemonError| io::Error::other(error.to_string());
     let mut daemon = VhostUserDaemon::new(name, Arc::clone(&handler), memory).map_err(failed)?;
     daemon.start(listener).map_err(failed)?;
-    info!("front end connected");
+    info!(port, "front end connected");
     stop.session(daemon.shutdown_handle());
     let result = daemon.wait();
     stop.session(None);
     drop(daemon);
     handler.close_exit_events();
-    device.session_ended();
+    device.session_ended(port);
     match result {
-        Ok(()) => info!("front end disconnected"),
+        Ok(()) => info!(port, "front end disconnected"),
         // How a session ends when the front end just closes its socket, even within a message.
         Err(DaemonError::HandleRequest(
             error @ (ProtocolError::Disconnected
             | ProtocolError::PartialMessage
             | ProtocolError::SocketBroken(_)),
         )) => {
-            info!("front end disconnected");
+            info!(port, "front end disconnected");
             debug!(%error, "end of session");
         }
-        Err(error) => warn!(%error, "session with the front end ended"),
+        Err(error) => warn!(port, %error, "session with the front end ended"),
     }
     Ok(())
 }

@@ -28,14 +28,15 @@ const QUEUE_SIZE_MAX: usize = 1024;
 /// The device during one session with a front end.
 pub(super) struct Handler {
     device: Arc<dyn QueueHandler>,
+    port: usize,
     workers: Vec<Vec<usize>>,
     exit_events: Mutex<Vec<RawFd>>,
 }
 
 impl Handler {
-    pub(super) fn new(device: Arc<dyn QueueHandler>) -> Self {
+    pub(super) fn new(device: Arc<dyn QueueHandler>, port: usize) -> Self {
         let workers = device.queues_of_workers();
-        Handler { device, workers, exit_events: Mutex::new(Vec::new()) }
+        Handler { device, port, workers, exit_events: Mutex::new(Vec::new()) }
     }
 
     /// Closes the reading ends of the exit events. To be called once, when the workers have ended.
@@ -113,7 +114,7 @@ impl VhostUserBackend for Handler {
     ) -> io::Result<()> {
         let index = usize::from(event);
         if let (Some(ring), Some(queue)) = (rings.get(index), self.workers[worker].get(index)) {
-            self.device.serve(*queue, ring);
+            self.device.serve(self.port, *queue, ring);
         }
         Ok(())
     }

@@ -17,9 +17,10 @@ pub trait Keeper: Send + Sync {
     fn ring_stops(&self);
 }
 
-/// A virtio device: what the protocol has to ask it.
+/// A virtio device: what the protocol has to ask it. It may be served on several sockets at once, its
+/// ports, numbered from 0; each has queues of its own.
 pub trait QueueHandler: Send + Sync + 'static {
-    /// Number of virtqueues, at most [`QUEUES_MAX`].
+    /// Number of virtqueues of a port, at most [`QUEUES_MAX`].
     fn queue_count(&self) -> usize;
 
     /// The queues each worker thread serves, every queue exactly once.
@@ -28,12 +29,13 @@ pub trait QueueHandler: Send + Sync + 'static {
     /// Feature bits of the device type; those of the transport are added to them.
     fn features(&self) -> u64;
 
-    /// The driver may have made chains available on this queue. Called on the queue's worker.
-    fn serve(&self, queue: usize, ring: &Ring);
+    /// The driver may have made chains available on this queue of this port. Called on the queue's
+    /// worker.
+    fn serve(&self, port: usize, queue: usize, ring: &Ring);
 
-    /// The front end has gone, and no worker runs any more. Chains that are still kept belong to it
-    /// and have to be dropped.
-    fn session_ended(&self);
+    /// The front end of this port has gone, and no worker of it runs any more. Chains of it that are
+    /// still kept have to be dropped.
+    fn session_ended(&self, port: usize);
 }
 
 /// Most virtqueues of a device: the vhost-user-backend crate names the queues of a worker in a 64-bit

@@ -8,6 +8,7 @@ use std::{
 };
 
 use control::{ClientError, Command, DeviceType, LunAddress, LunSpec, Medium, Reply};
+use device_server::NexusId;
 
 use crate::driver::{
     DISK, Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, inquiry, pattern, read_10, write_10,
@@ -79,7 +80,7 @@ fn reset_of_a_file_medium_keeps_the_file() {
 fn reset_waits_for_requests_in_flight() {
     let daemon = Daemon::start();
     let unit = daemon.target.unit(SERVER_ADDRESS).expect("LUN 0");
-    let task = unit.begin(Some(1));
+    let task = unit.begin(NexusId(0), Some(1));
     let mut client = daemon.client();
     let reset = thread::spawn(move || client.reset_lun(ADDRESS, LunSpec::default()));
     // Commands on this and other units go on, and other clients are answered.
@@ -98,7 +99,7 @@ fn reset_is_refused_if_a_request_stays_in_flight() {
     let daemon = Daemon::start_with(|target| target.with_wait_limit(Duration::from_millis(50)));
     let guest = daemon.guest();
     guest.command(UNIT, &write_10(0, 1), &pattern(1, 1), 0);
-    let _task = daemon.target.unit(SERVER_ADDRESS).expect("LUN 0").begin(Some(1));
+    let _task = daemon.target.unit(SERVER_ADDRESS).expect("LUN 0").begin(NexusId(0), Some(1));
     let error = daemon.client().reset_lun(ADDRESS, LunSpec::default()).expect_err("it is stuck");
     let ClientError::Refused { reason, .. } = error else { panic!("{error}") };
     assert_eq!(reason, "1 request(s) still in flight on target 0 LUN 0 after 50 ms");

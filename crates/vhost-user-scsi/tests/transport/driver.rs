@@ -27,13 +27,14 @@ pub(crate) const DISK: [u8; 8] = [1, 0, 0x40, 1, 0, 0, 0, 0];
 pub(crate) const TEST_UNIT_READY: [u8; 6] = [0; 6];
 
 /// The daemon's inside on sockets of its own: target 0 with LUN 0 (processor) and 1 (disk), target 3
-/// with LUN 300 (processor); four request queues.
+/// with LUN 300 (processor); two ports of four request queues each.
 pub(crate) struct Daemon {
     pub(crate) target: Arc<Target>,
     pub(crate) socket: PathBuf,
+    pub(crate) other_socket: PathBuf,
     pub(crate) control: PathBuf,
-    pub(crate) servers: Option<(FrontEnd, ControlServer)>,
-    _paths: (SocketPath, SocketPath),
+    servers: Option<(Vec<FrontEnd>, ControlServer)>,
+    _paths: Vec<SocketPath>,
     _directory: TempDir,
 }
 
@@ -51,25 +52,50 @@ impl Daemon {
             (LunAddress { target: 3, lun: 300 }, unit),
         ];
         let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
-        let target = Arc::new(adjust(Target::new(device, 4)));
+        let target = Arc::new(adjust(Target::new(device, 4).with_ports(2)));
         let directory = tempfile::tempdir().expect("a directory");
-        let (socket, control) = (directory.path().join("scsi"), directory.path().join("control"));
-        let (listener, socket_path) = socket::bind(&socket).expect("our directory");
-        let front_end = FrontEnd::start(target.clone(), listener, || ()).expect("threads");
+        let place = |name| directory.path().join(name);
+        let (socket, other_socket, control) = (place("scsi"), place("other"), place("control"));
+        let (listeners, mut paths): (Vec<_>, Vec<_>) = [&socket, &other_socket]
+            .map(|socket| socket::bind(socket).expect("our directory"))
+            .into_iter()
+            .unzip();
+        let front_ends = (0..)
+            .zip(listeners)
+            .map(|(port, listener)| FrontEnd::start(target.clone(), port, listener, || ()))
+            .collect::<Result<_, _>>()
+            .expect("threads");
         let (listener, control_path) = socket::bind(&control).expect("our directory");
+        paths.push(control_path);
         let control_server = ControlServer::start(target.clone(), listener).expect("threads");
         Daemon {
             target,
             socket,
+            other_socket,
             control,
-            servers: Some((front_end, control_server)),
-            _paths: (socket_path, control_path),
+            servers: Some((front_ends, control_server)),
+            _paths: paths,
             _directory: directory,
         }
     }
 
     pub(crate) fn guest(&self) -> Guest {
         Guest::connect(&self.socket, 4)
+    }
+
+    /// A guest on the other port.
+    pub(crate) fn other_guest(&self) -> Guest {
+        Guest::connect(&self.other_socket, 4)
+    }
+
+    /// Stops the servers, if they still run.
+    pub(crate) fn stop(&mut self) {
+        if let Some((front_ends, control)) = self.servers.take() {
+            for front_end in front_ends {
+                front_end.stop().expect("no failure before");
+            }
+            control.stop().expect("no failure before");
+        }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -79,10 +105,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some((front_end, control)) = self.servers.take() {
-            front_end.stop().expect("no failure before");
-            control.stop().expect("no failure before");
-        }
+        self.stop();
     }
 }
 

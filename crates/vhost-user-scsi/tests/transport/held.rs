@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use control::{Client, ClientError, Faults, JournalPage, LunAddress, LunSpec, TaskManagementFault};
+use device_server::NexusId;
 use rstest::rstest;
 
 use crate::{
@@ -307,7 +308,7 @@ fn refused_reset_leaves_what_is_held() {
     let odd = LunSpec { block_len: 513, ..LunSpec::default() };
     for (spec, running) in [(odd, false), (LunSpec::default(), true)] {
         let unit = daemon.target.unit(SERVER_ADDRESS).expect("LUN 0");
-        let _running = running.then(|| unit.begin(Some(9)));
+        let _running = running.then(|| unit.begin(NexusId(0), Some(9)));
         let error = client.reset_lun(ADDRESS, spec).expect_err("refused");
         assert!(matches!(error, ClientError::Refused { .. }), "{error}");
         held(&mut client, 1);
@@ -324,7 +325,7 @@ fn refused_reset_leaves_what_is_held() {
 fn faults_wait_for_commands_that_run() {
     let daemon = Daemon::start_with(|target| target.with_wait_limit(Duration::from_millis(50)));
     let (guest, mut client) = (daemon.guest(), daemon.client());
-    let running = daemon.target.unit(SERVER_ADDRESS).expect("LUN 0").begin(Some(1));
+    let running = daemon.target.unit(SERVER_ADDRESS).expect("LUN 0").begin(NexusId(0), Some(1));
     let faults = Faults { hold: 1, ..Faults::default() };
     let error = client.faults(ADDRESS, faults).expect_err("one runs");
     let ClientError::Refused { reason, .. } = error else { panic!("{error}") };
@@ -390,8 +391,6 @@ fn stop_is_quick_with_a_command_held() {
     guest.send(REQUEST_QUEUE, 1, &TEST_UNIT_READY, &[], 0);
     held(&mut client, 1);
     let begun = Instant::now();
-    let (front_end, control) = daemon.servers.take().expect("running");
-    front_end.stop().expect("no failure before");
-    control.stop().expect("no failure before");
+    daemon.stop();
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }

@@ -6,5 +6,6 @@ mod driver;
 mod guest;
 mod held;
 mod malformed;
+mod nexuses;
 mod sessions;
 mod task_management;

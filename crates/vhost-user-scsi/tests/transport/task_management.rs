@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use device_server::LunAddress;
+use device_server::{LunAddress, NexusId};
 use rstest::rstest;
 
 use crate::driver::{
@@ -67,7 +67,7 @@ fn queries_find_tasks_in_flight() {
     let daemon = Daemon::start();
     let guest = daemon.guest();
     let unit = daemon.target.unit(ADDRESS).expect("LUN 0");
-    let task = unit.begin(Some(77));
+    let task = unit.begin(NexusId(0), Some(77));
     assert_eq!(guest.task_management(UNIT, QUERY_TASK, 77), SUCCEEDED);
     assert_eq!(guest.task_management(UNIT, QUERY_TASK, 78), COMPLETE);
     assert_eq!(guest.task_management(UNIT, QUERY_TASK_SET, 0), SUCCEEDED);
@@ -86,7 +86,7 @@ fn function_is_answered_after_the_commands_it_concerns(#[case] function: u32) {
     let daemon = Daemon::start();
     let guest = daemon.guest();
     let unit = daemon.target.unit(ADDRESS).expect("LUN 0");
-    let task = unit.begin(Some(77));
+    let task = unit.begin(NexusId(0), Some(77));
     let room = guest.room(1);
     let request = guest.out(&task_management_request(UNIT, function, 77));
     guest.submit(0, &[request, room]);
@@ -102,7 +102,7 @@ fn function_is_answered_after_the_commands_it_concerns(#[case] function: u32) {
 fn abort_task_does_not_wait_for_other_tasks() {
     let daemon = Daemon::start();
     let guest = daemon.guest();
-    let _task = daemon.target.unit(ADDRESS).expect("LUN 0").begin(Some(77));
+    let _task = daemon.target.unit(ADDRESS).expect("LUN 0").begin(NexusId(0), Some(77));
     assert_eq!(guest.task_management(UNIT, ABORT_TASK, 78), COMPLETE);
 }
 
@@ -111,7 +111,7 @@ fn abort_task_does_not_wait_for_other_tasks() {
 fn function_on_a_stuck_command_is_failure() {
     let daemon = Daemon::start_with(|target| target.with_wait_limit(Duration::from_millis(50)));
     let guest = daemon.guest();
-    let _task = daemon.target.unit(ADDRESS).expect("LUN 0").begin(Some(77));
+    let _task = daemon.target.unit(ADDRESS).expect("LUN 0").begin(NexusId(0), Some(77));
     assert_eq!(guest.task_management(UNIT, LOGICAL_UNIT_RESET, 0), FAILURE);
 }
 

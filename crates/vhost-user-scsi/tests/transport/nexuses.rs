@@ -1,0 +1,103 @@
+//! Two ports into one device: what they share, and what they do not (SAM: I_T nexus).
+
+use std::time::Duration;
+
+use control::{Client, Faults, LunAddress};
+
+use crate::driver::{
+    Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern, read_10, request, write_10,
+};
+
+const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
+
+const ABORTED: u8 = 2;
+const RESET: u8 = 4;
+const COMPLETE: u8 = 0;
+const SUCCEEDED: u8 = 10;
+
+const ABORT_TASK: u32 = 0;
+const ABORT_TASK_SET: u32 = 1;
+const CLEAR_TASK_SET: u32 = 3;
+const I_T_NEXUS_RESET: u32 = 4;
+const LOGICAL_UNIT_RESET: u32 = 5;
+const QUERY_TASK: u32 = 6;
+const QUERY_TASK_SET: u32 = 7;
+
+/// The tag [`request`] is given here.
+const TAG: u64 = 77;
+
+fn hold(client: &mut Client, commands: u32) {
+    let faults = Faults { hold: commands, ..Faults::default() };
+    client.faults(ADDRESS, faults).expect("LUN 0");
+}
+
+#[track_caller]
+fn assert_held(client: &mut Client, count: usize) {
+    wait_until(|| client.journal(ADDRESS).expect("LUN 0").held.len() == count);
+}
+
+#[track_caller]
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "in vain");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn ports_share_the_units() {
+    let daemon = Daemon::start();
+    let (one, other) = (daemon.guest(), daemon.other_guest());
+    one.command(UNIT, &write_10(0, 1), &pattern(1, 1), 0);
+    assert_eq!(other.command(UNIT, &read_10(0, 1), &[], 512).data_in, pattern(1, 1));
+    other.command(UNIT, &write_10(0, 1), &pattern(1, 2), 0);
+    assert_eq!(one.command(UNIT, &read_10(0, 1), &[], 512).data_in, pattern(1, 2));
+}
+
+/// Each session has its own life, and what is held goes with the session it came from.
+#[test]
+fn sessions_of_two_ports_end_independently() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let other = daemon.other_guest();
+    hold(&mut client, 3);
+    let room = other.room(108);
+    other.submit(REQUEST_QUEUE, &[other.out(&request(UNIT, TAG, &TEST_UNIT_READY)), room]);
+    assert_held(&mut client, 1);
+    for count in [2, 2] {
+        let one = daemon.guest();
+        one.submit(REQUEST_QUEUE, &[one.out(&request(UNIT, TAG, &TEST_UNIT_READY)), one.room(108)]);
+        assert_held(&mut client, count);
+        drop(one);
+        assert_held(&mut client, 1);
+    }
+    client.release(ADDRESS).expect("one is held");
+    let used = other.used(REQUEST_QUEUE);
+    assert_eq!(other.answer(used.len, room, room).response, 0);
+}
+
+/// SAM, task management functions: which concern the commands of one nexus, and which all.
+#[test]
+fn task_management_keeps_to_its_nexus_where_sam_says_so() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let (one, other) = (daemon.guest(), daemon.other_guest());
+    for (function, response) in [(CLEAR_TASK_SET, ABORTED), (LOGICAL_UNIT_RESET, RESET)] {
+        hold(&mut client, 1);
+        let room = one.room(108);
+        one.submit(REQUEST_QUEUE, &[one.out(&request(UNIT, TAG, &TEST_UNIT_READY)), room]);
+        assert_held(&mut client, 1);
+        for query in [QUERY_TASK, QUERY_TASK_SET] {
+            assert_eq!(one.task_management(UNIT, query, TAG), SUCCEEDED);
+            assert_eq!(other.task_management(UNIT, query, TAG), COMPLETE, "not its own");
+        }
+        for own_only in [ABORT_TASK, ABORT_TASK_SET, I_T_NEXUS_RESET] {
+            assert_eq!(other.task_management(UNIT, own_only, TAG), COMPLETE);
+            assert_held(&mut client, 1);
+        }
+        assert_eq!(other.task_management(UNIT, function, TAG), COMPLETE);
+        let used = one.used(REQUEST_QUEUE);
+        assert_eq!(one.answer(used.len, room, room).response, response);
+    }
+}

@@ -69,6 +69,26 @@ impl<'a> FromIterator<VolatileSlice<'a>> for SgList<'a> {
     }
 }
 
+impl SgList<'_> {
+    /// Copies bytes from `offset` on into `bytes`, which the list must cover.
+    fn copy_out(&self, mut offset: u64, mut bytes: &mut [u8]) {
+        for slice in &self.slices {
+            let len = slice.len() as u64;
+            if offset >= len {
+                offset -= len;
+                continue;
+            }
+            let start = usize::try_from(offset).expect("below the length of a slice");
+            let copied = slice.read(bytes, start).unwrap_or(0);
+            bytes = &mut bytes[copied..];
+            offset = 0;
+            if bytes.is_empty() {
+                break;
+            }
+        }
+    }
+}
+
 /// What the initiator offers for one command.
 #[derive(Debug, Default)]
 pub struct DataBuffers<'a> {
@@ -128,6 +148,19 @@ impl<'a, 'b> Mover<'a, 'b> {
         };
         self.moved.overrun = read.is_ok() && len > room;
         read
+    }
+
+    /// Takes a parameter list of `len` bytes. `None` if fewer are offered: nothing moves then.
+    pub(crate) fn take(&mut self, len: u32) -> Option<Vec<u8>> {
+        let len_bytes = usize::try_from(len).ok()?;
+        if u64::from(len) > self.buffers.data_out.len() {
+            self.moved.overrun = true;
+            return None;
+        }
+        let mut list = vec![0; len_bytes];
+        self.buffers.data_out.copy_out(0, &mut list);
+        self.moved.data_out = len.into();
+        Some(list)
     }
 
     /// Takes `len` bytes to the medium at `offset`. If fewer are offered, nothing moves: half a

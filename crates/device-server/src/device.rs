@@ -1,27 +1,38 @@
 //! The device: its targets and logical units, and the way in for commands.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use scsi::{
-    Command, LunAddress, SenseFormat,
-    command::UnknownCommand,
+    LunAddress, Sense,
     lun::LUN_MAX,
     task::{TaskAttribute, TaskManagementFunction},
 };
 
 use crate::{
-    ConfigError, DataBuffers, DeviceConfig, LuConfig, Outcome,
+    Aborts, ConfigError, DataBuffers, DeviceConfig, LuConfig, Outcome, Readiness, admission,
     data::Mover,
-    error::CommandError,
     handlers::{self, Execution},
-    medium::{Medium, MediumLayer},
+    medium::MediumLayer,
+    mode_values::ModeValues,
     unit::LogicalUnit,
 };
 
 /// An I_T nexus: who sends. The transport chooses the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NexusId(pub u32);
+
+/// Nexuses that are told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nexuses {
+    /// Every one that has sent something.
+    All,
+    /// This one.
+    One(NexusId),
+}
 
 /// One command as received.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +82,17 @@ struct Target {
 pub struct Device {
     identifier: u32,
     targets: BTreeMap<u8, Target>,
+    /// Every nexus that has sent something.
+    nexuses: ArcSwap<BTreeSet<NexusId>>,
+}
+
+impl Target {
+    /// What the loss of a nexus does to the units (SAM, I_T nexus loss).
+    fn lose_nexus(&self, nexus: NexusId) {
+        for unit in self.units.values() {
+            unit.load().attentions.establish(nexus, Sense::I_T_NEXUS_LOSS_OCCURRED);
+        }
+    }
 }
 
 impl Device {
@@ -95,7 +117,7 @@ impl Device {
         for target in targets.values_mut() {
             target.luns = target.units.keys().copied().collect();
         }
-        Ok(Device { identifier, targets })
+        Ok(Device { identifier, targets, nexuses: ArcSwap::default() })
     }
 
     /// Where an address leads.
@@ -130,6 +152,7 @@ impl Device {
         layer: Option<&dyn MediumLayer>,
     ) -> Outcome {
         let mut mover = Mover::new(data);
+        let nexuses = self.nexuses_with(nexus);
         let target = self.targets.get(&address.target);
         let luns = target.map_or(&[][..], |target| &target.luns);
         match target.and_then(|target| target.units.get(&address.lun)) {
@@ -138,40 +161,158 @@ impl Device {
                 let unit = slot.load();
                 let layered = layer.map(|layer| layer.over(&*unit.medium));
                 let medium = layered.as_deref().unwrap_or(&*unit.medium);
-                let result = execute_on(nexus, &unit, medium, luns, task, &mut mover);
-                Outcome::new(result, mover.moved(), unit.sense_format())
+                let mut execution =
+                    Execution::new(nexus, &nexuses, &unit, medium, luns, task.cdb, &mut mover);
+                let result = admission::execute(&mut execution, task);
+                let (aborts, reported_luns) = (execution.aborts, execution.reported_luns);
+                if reported_luns {
+                    self.forget_luns_changed(nexus, address.target);
+                }
+                Outcome::new(result, mover.moved(), aborts, unit.mode.get())
             }
             None => {
                 let result = handlers::execute_absent(task.cdb, &mut mover, luns);
-                Outcome::new(result, mover.moved(), SenseFormat::Fixed)
+                let mode = ModeValues::default_for(false);
+                Outcome::new(result, mover.moved(), Aborts::Nothing, mode)
             }
         }
     }
 
-    /// What a task management function does to the state of the logical unit. Tasks in flight are the
-    /// transport's: it knows tags and holds answers, so it is the transport that finds a queried task
-    /// and waits for an aborted one; here every task has ended.
+    /// What a task management function does to the state of the logical unit: LOGICAL UNIT RESET and
+    /// I_T NEXUS RESET change it. Tasks in flight are the transport's: it knows tags and holds answers,
+    /// so it is the transport that finds a queried task and waits for an aborted one; here every task
+    /// has ended. Whose commands CLEAR TASK SET has aborted only the transport knows, and tells with
+    /// [`Self::commands_cleared`].
     pub fn task_management(
         &self,
-        _nexus: NexusId,
+        nexus: NexusId,
         address: LunAddress,
         function: TaskManagementFunction,
     ) -> TmfResponse {
+        let nexuses = self.nexuses_with(nexus);
         match (function, self.lookup(address.target, address.lun)) {
             // Of the nexus, not of a logical unit.
-            (TaskManagementFunction::ITNexusReset, _) => TmfResponse::FunctionComplete,
+            (TaskManagementFunction::ITNexusReset, _) => {
+                if let Some(target) = self.targets.get(&address.target) {
+                    target.lose_nexus(nexus);
+                }
+                TmfResponse::FunctionComplete
+            }
             (_, Lookup::NoTarget | Lookup::AbsentUnit) => TmfResponse::IncorrectLogicalUnitNumber,
             // NORMACA is zero.
             (TaskManagementFunction::ClearAca, Lookup::Unit) => TmfResponse::FunctionRejected,
+            (TaskManagementFunction::LogicalUnitReset, Lookup::Unit) => {
+                if let Some(unit) = self.unit(address) {
+                    unit.reset();
+                    for nexus in nexuses.iter() {
+                        let sense = Sense::BUS_DEVICE_RESET_FUNCTION_OCCURRED;
+                        unit.attentions.establish(*nexus, sense);
+                    }
+                }
+                TmfResponse::FunctionComplete
+            }
             (
                 TaskManagementFunction::AbortTask
                 | TaskManagementFunction::AbortTaskSet
                 | TaskManagementFunction::ClearTaskSet
-                | TaskManagementFunction::LogicalUnitReset
                 | TaskManagementFunction::QueryTask
                 | TaskManagementFunction::QueryTaskSet,
                 Lookup::Unit,
             ) => TmfResponse::FunctionComplete,
+        }
+    }
+
+    /// A nexus was lost: its initiator may come back, and learns of it from every unit (SAM, I_T nexus
+    /// loss).
+    pub fn nexus_lost(&self, nexus: NexusId) {
+        self.nexuses_with(nexus);
+        for target in self.targets.values() {
+            target.lose_nexus(nexus);
+        }
+    }
+
+    /// A nexus will never be seen again: nothing is kept for it but a persistent reservation.
+    pub fn forget_nexus(&self, nexus: NexusId) {
+        self.nexuses.rcu(|known| {
+            let mut known = BTreeSet::clone(known);
+            known.remove(&nexus);
+            known
+        });
+        for unit in self.targets.values().flat_map(|target| target.units.values()) {
+            unit.load().attentions.forget(nexus);
+        }
+    }
+
+    /// Commands of these nexuses on a logical unit were aborted by another one: each of them learns of
+    /// it, the one that aborted them does not.
+    pub fn commands_cleared(&self, address: LunAddress, by: NexusId, of: &[NexusId]) {
+        let Some(unit) = self.unit(address) else { return };
+        for nexus in of.iter().filter(|nexus| **nexus != by) {
+            unit.attentions.establish(*nexus, Sense::COMMANDS_CLEARED_BY_ANOTHER_INITIATOR);
+        }
+    }
+
+    /// Establishes a unit attention condition. Of all nexuses those learn of it that have sent
+    /// something before. A condition that is pending already is not repeated.
+    ///
+    /// # Errors
+    /// There is no such unit.
+    pub fn establish_unit_attention(
+        &self,
+        address: LunAddress,
+        nexuses: Nexuses,
+        sense: Sense,
+    ) -> Result<(), ConfigError> {
+        let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
+        match nexuses {
+            Nexuses::One(nexus) => unit.attentions.establish(nexus, sense),
+            Nexuses::All => {
+                for nexus in self.nexuses.load().iter() {
+                    unit.attentions.establish(*nexus, sense);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a unit ready or not.
+    ///
+    /// # Errors
+    /// There is no such unit.
+    pub fn set_readiness(
+        &self,
+        address: LunAddress,
+        readiness: Readiness,
+    ) -> Result<(), ConfigError> {
+        let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
+        unit.readiness.set(readiness);
+        Ok(())
+    }
+
+    fn unit(&self, address: LunAddress) -> Option<Arc<LogicalUnit>> {
+        let target = self.targets.get(&address.target)?;
+        Some(target.units.get(&address.lun)?.load_full())
+    }
+
+    /// Every nexus there is, this one among them: from now on it is told what others do.
+    fn nexuses_with(&self, nexus: NexusId) -> Guard<Arc<BTreeSet<NexusId>>> {
+        let known = self.nexuses.load();
+        if known.contains(&nexus) {
+            return known;
+        }
+        self.nexuses.rcu(|known| {
+            let mut known = BTreeSet::clone(known);
+            known.insert(nexus);
+            known
+        });
+        self.nexuses.load()
+    }
+
+    /// The initiator knows the list of logical units now, whichever unit has told it.
+    fn forget_luns_changed(&self, nexus: NexusId, target: u8) {
+        let units = self.targets.get(&target).into_iter().flat_map(|target| target.units.values());
+        for unit in units {
+            unit.load().attentions.clear(nexus, Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
         }
     }
 
@@ -199,25 +340,4 @@ impl Device {
         });
         units.collect()
     }
-}
-
-/// Finds the row, checks the CDB against it, runs its handler.
-pub(crate) fn execute_on(
-    nexus: NexusId,
-    unit: &LogicalUnit,
-    medium: &dyn Medium,
-    luns: &[u16],
-    task: &TaskContext<'_>,
-    data: &mut Mover<'_, '_>,
-) -> Result<(), CommandError> {
-    if task.attribute == TaskAttribute::Aca {
-        return Err(CommandError::AcaWithoutCondition);
-    }
-    let command = Command::identify(task.cdb).map_err(|unknown| match unknown {
-        UnknownCommand::Opcode => CommandError::UnknownOpcode,
-        // SERVICE ACTION: bits 4 to 0 of byte 1.
-        UnknownCommand::ServiceAction => CommandError::field_bit(1, 4),
-    })?;
-    command.spec().check(task.cdb).map_err(CommandError::InvalidField)?;
-    handlers::handler(command)(&mut Execution { nexus, unit, medium, luns, cdb: task.cdb, data })
 }

@@ -1,24 +1,32 @@
-//! What can go wrong with a command, and the one map from it to sense data.
+//! What can go wrong with a command, and the one map from it to status and sense data.
 
-use scsi::{FieldPointer, Lba, Sense};
+use scsi::{FieldPointer, Lba, Sense, Status, mode::ListError};
 
-/// Why a command ends with CHECK CONDITION.
+/// Why a command does not end with GOOD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommandError {
     /// The operation code is not supported.
     UnknownOpcode,
     /// This field of the CDB is not as it must be.
     InvalidField(FieldPointer),
+    /// This field of the parameter list is not as it must be.
+    InvalidParameter(FieldPointer),
+    /// The parameter list is cut, or not as long as it must be.
+    ParameterListLength,
     /// There is no logical unit at this address.
     UnitNotSupported,
     /// The command reaches beyond the last block.
     OutOfRange,
-    /// The medium refuses writes.
+    /// The unit refuses writes.
     WriteProtected,
     /// Saved mode pages are asked for.
     SavingNotSupported,
     /// The task attribute is ACA, and there is no auto contingent allegiance.
     AcaWithoutCondition,
+    /// A unit attention condition is reported instead of processing the command.
+    UnitAttention(Sense),
+    /// The unit is not ready.
+    NotReady(Sense),
     /// The medium failed to give this block.
     ReadFailed(Lba),
     /// The medium failed to take this block.
@@ -38,19 +46,41 @@ impl CommandError {
         CommandError::InvalidField(FieldPointer::cdb_bit(byte, bit))
     }
 
-    /// The sense data for it.
-    pub(crate) fn sense(self) -> Sense {
-        match self {
+    /// INVALID FIELD IN PARAMETER LIST for a field of whole bytes that begins at `byte`.
+    pub(crate) const fn parameter(byte: u16) -> Self {
+        CommandError::InvalidParameter(FieldPointer::parameter(byte, None))
+    }
+
+    /// The status, and the sense data if that is CHECK CONDITION.
+    pub(crate) fn end(self) -> (Status, Option<Sense>) {
+        let sense = match self {
             CommandError::UnknownOpcode => Sense::INVALID_COMMAND_OPERATION_CODE,
             CommandError::InvalidField(at) => Sense::INVALID_FIELD_IN_CDB.with_field_pointer(at),
+            CommandError::InvalidParameter(at) => {
+                Sense::INVALID_FIELD_IN_PARAMETER_LIST.with_field_pointer(at)
+            }
+            CommandError::ParameterListLength => Sense::PARAMETER_LIST_LENGTH_ERROR,
             CommandError::UnitNotSupported => Sense::LOGICAL_UNIT_NOT_SUPPORTED,
             CommandError::OutOfRange => Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE,
             CommandError::WriteProtected => Sense::WRITE_PROTECTED,
             CommandError::SavingNotSupported => Sense::SAVING_PARAMETERS_NOT_SUPPORTED,
             CommandError::AcaWithoutCondition => Sense::INVALID_MESSAGE_ERROR,
+            CommandError::UnitAttention(sense) | CommandError::NotReady(sense) => sense,
             CommandError::ReadFailed(lba) => Sense::UNRECOVERED_READ_ERROR.with_information(lba.0),
             CommandError::WriteFailed(lba) => Sense::WRITE_ERROR.with_information(lba.0),
             CommandError::FlushFailed => Sense::WRITE_ERROR,
+        };
+        (Status::CheckCondition, Some(sense))
+    }
+}
+
+impl From<ListError> for CommandError {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Length => CommandError::ParameterListLength,
+            ListError::Field(byte, bit) => {
+                CommandError::InvalidParameter(FieldPointer::parameter(byte, bit))
+            }
         }
     }
 }
@@ -65,16 +95,22 @@ mod tests {
         for (error, triple) in [
             (CommandError::UnknownOpcode, (0x5, 0x20, 0x00)),
             (CommandError::field(2), (0x5, 0x24, 0x00)),
+            (CommandError::parameter(2), (0x5, 0x26, 0x00)),
+            (CommandError::ParameterListLength, (0x5, 0x1a, 0x00)),
             (CommandError::UnitNotSupported, (0x5, 0x25, 0x00)),
             (CommandError::OutOfRange, (0x5, 0x21, 0x00)),
             (CommandError::WriteProtected, (0x7, 0x27, 0x00)),
             (CommandError::SavingNotSupported, (0x5, 0x39, 0x00)),
             (CommandError::AcaWithoutCondition, (0x5, 0x49, 0x00)),
+            (CommandError::UnitAttention(Sense::POWER_ON_OCCURRED), (0x6, 0x29, 0x01)),
+            (CommandError::NotReady(Sense::MEDIUM_NOT_PRESENT), (0x2, 0x3a, 0x00)),
             (CommandError::ReadFailed(Lba(1)), (0x3, 0x11, 0x00)),
             (CommandError::WriteFailed(Lba(1)), (0x3, 0x0c, 0x00)),
             (CommandError::FlushFailed, (0x3, 0x0c, 0x00)),
         ] {
-            assert_eq!(error.sense().triple(), triple, "{error:?}");
+            let (status, sense) = error.end();
+            assert_eq!(status, Status::CheckCondition);
+            assert_eq!(sense.map(|sense| sense.triple()), Some(triple), "{error:?}");
         }
     }
 }

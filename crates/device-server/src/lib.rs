@@ -7,21 +7,28 @@
 //! A [`Device`] is shared by all queue workers of a transport. No lock is held while data moves.
 //!
 //! * [`device`] finds the logical unit and runs the command; `unit` is what a unit is made of.
+//! * `admission` is what stands before a command: unit attention conditions (`attention`), readiness,
+//!   write protection.
 //! * `handlers` has one function for each row of the command table.
 //! * `error` is the one map from what went wrong to sense data.
 //! * [`data`] moves parameter data and counts; [`medium`] keeps the blocks.
 
+mod admission;
+mod attention;
 pub mod config;
 pub mod data;
 pub mod device;
 mod error;
 mod handlers;
 pub mod medium;
+mod mode_values;
 pub mod outcome;
+mod readiness;
 mod unit;
 
 pub use config::{ConfigError, DeviceConfig, DeviceType, LuConfig, MediumConfig};
 pub use data::{DataBuffers, SgList};
-pub use device::{Device, Lookup, NexusId, TaskContext, TmfResponse};
-pub use outcome::Outcome;
+pub use device::{Device, Lookup, NexusId, Nexuses, TaskContext, TmfResponse};
+pub use outcome::{Aborts, Outcome};
+pub use readiness::Readiness;
 pub use scsi::LunAddress;

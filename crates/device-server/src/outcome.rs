@@ -1,8 +1,11 @@
 //! How a command ended.
 
-use scsi::{SenseFormat, Status};
+use scsi::{
+    Status,
+    mode::{QERR_ABORT_ALL, QERR_ABORT_NEXUS},
+};
 
-use crate::{data::Moved, error::CommandError};
+use crate::{NexusId, data::Moved, error::CommandError, mode_values::ModeValues};
 
 /// How a command ended. The transport computes residuals from it: offered minus moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,24 @@ pub struct Outcome {
     /// status means nothing. A read has filled the Data-In Buffer; a write has moved nothing, and
     /// the medium is as before. Truncation by ALLOCATION LENGTH is no overrun.
     pub overrun: bool,
+    /// Other commands on the logical unit that end with this one.
+    pub aborts: Aborts,
+}
+
+/// Commands on a logical unit that are aborted because another one has ended as it did. The transport
+/// holds the commands, so it is the transport that ends them; [`crate::Device::commands_cleared`]
+/// then establishes the unit attention condition that tells their initiators.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Aborts {
+    /// None.
+    #[default]
+    Nothing,
+    /// All others of the same nexus: QERR is 11b.
+    SameNexus,
+    /// All others: QERR is 01b.
+    TaskSet,
+    /// All of these nexuses: PREEMPT AND ABORT.
+    Nexuses(Vec<NexusId>),
 }
 
 impl Outcome {
@@ -34,23 +55,31 @@ impl Outcome {
             data_in_len: 0,
             data_out_len: 0,
             overrun: false,
+            aborts: Aborts::Nothing,
         }
     }
 
-    /// From what a handler returned and what had moved by then.
+    /// From what a handler returned and what had moved by then, on a unit with these mode parameters.
     pub(crate) fn new(
         result: Result<(), CommandError>,
         moved: Moved,
-        sense_format: SenseFormat,
+        aborts: Aborts,
+        mode: ModeValues,
     ) -> Self {
-        let sense = result.err().map(|error| error.sense().encode(sense_format));
+        let (status, sense) = result.err().map_or((Status::Good, None), CommandError::end);
+        let aborts = match (status, mode.queue_error()) {
+            (Status::CheckCondition, QERR_ABORT_ALL) => Aborts::TaskSet,
+            (Status::CheckCondition, QERR_ABORT_NEXUS) => Aborts::SameNexus,
+            _ => aborts,
+        };
         Outcome {
-            status: if sense.is_some() { Status::CheckCondition } else { Status::Good },
-            sense,
+            status,
+            sense: sense.map(|sense| sense.encode(mode.sense_format())),
             status_qualifier: 0,
             data_in_len: moved.data_in,
             data_out_len: moved.data_out,
             overrun: moved.overrun,
+            aborts,
         }
     }
 }

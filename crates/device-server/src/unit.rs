@@ -2,22 +2,28 @@
 
 use std::sync::Arc;
 
-use scsi::{BlockLen, LunAddress, SenseFormat, vpd};
+use scsi::{BlockLen, LunAddress, vpd};
 
 use crate::{
-    ConfigError, LuConfig, MediumConfig,
+    ConfigError, LuConfig, MediumConfig, Readiness,
+    attention::UnitAttentions,
     config::RAM_LEN_MAX,
     medium::{FileMedium, Medium, RamMedium},
+    mode_values::{CurrentValues, ModeValues},
+    readiness::CurrentReadiness,
 };
 
-/// A logical unit. It never changes: a reset puts a new one in its place, so that commands already
-/// running finish on the old one.
+/// A logical unit. What it is made of never changes: a reset of the bench puts a new one in its place,
+/// so that commands already running finish on the old one.
 #[derive(Debug)]
 pub(crate) struct LogicalUnit {
     pub(crate) config: LuConfig,
     pub(crate) block_len: BlockLen,
     pub(crate) medium: Arc<dyn Medium>,
     pub(crate) designation: Designation,
+    pub(crate) mode: CurrentValues,
+    pub(crate) readiness: CurrentReadiness,
+    pub(crate) attentions: UnitAttentions,
 }
 
 /// What tells a logical unit from all others.
@@ -62,7 +68,32 @@ impl LogicalUnit {
             .ok_or(ConfigError::Blocks { blocks: config.blocks, block_len: config.block_len })?;
         let medium = open_medium(&config, len)?;
         let designation = Designation { identifier, address };
-        Ok(LogicalUnit { config, block_len, medium, designation })
+        Ok(Self::over(medium, config, block_len, designation))
+    }
+
+    /// A unit over this medium, in the state it has after power on.
+    fn over(
+        medium: Arc<dyn Medium>,
+        config: LuConfig,
+        block_len: BlockLen,
+        designation: Designation,
+    ) -> LogicalUnit {
+        let mode = CurrentValues::new(ModeValues::default_for(medium.has_volatile_cache()));
+        LogicalUnit {
+            config,
+            block_len,
+            medium,
+            designation,
+            mode,
+            readiness: CurrentReadiness::default(),
+            attentions: UnitAttentions::default(),
+        }
+    }
+
+    /// The same over another medium.
+    #[cfg(test)]
+    pub(crate) fn with_medium(self, medium: Arc<dyn Medium>) -> LogicalUnit {
+        Self::over(medium, self.config, self.block_len, self.designation)
     }
 
     /// PERIPHERAL QUALIFIER 000b and PERIPHERAL DEVICE TYPE.
@@ -70,9 +101,20 @@ impl LogicalUnit {
         self.config.device_type as u8
     }
 
-    /// Format of the sense data that comes with CHECK CONDITION: D_SENSE in the Control mode page.
-    pub(crate) fn sense_format(&self) -> SenseFormat {
-        SenseFormat::Fixed
+    /// The mode parameters it has when nothing has been selected.
+    pub(crate) fn default_mode(&self) -> ModeValues {
+        ModeValues::default_for(self.medium.has_volatile_cache())
+    }
+
+    /// Whether commands that write are refused.
+    pub(crate) fn is_write_protected(&self) -> bool {
+        self.config.write_protect || self.mode.get().software_write_protect()
+    }
+
+    /// What LOGICAL UNIT RESET does to its state (SAM, Logical unit reset).
+    pub(crate) fn reset(&self) {
+        self.mode.set(self.default_mode());
+        self.readiness.set(Readiness::Ready);
     }
 }
 

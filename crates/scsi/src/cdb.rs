@@ -155,6 +155,37 @@ cdb! {
     }
 }
 cdb! {
+    /// MODE SELECT(6) (SPC).
+    ModeSelect6, 6 {
+        /// PF in bit 4, SP in bit 0.
+        pub flags: u8,
+        reserved: [u8; 2],
+        /// PARAMETER LIST LENGTH in bytes.
+        pub parameter_list_length: u8,
+    }
+}
+cdb! {
+    /// MODE SELECT(10) (SPC).
+    ModeSelect10, 10 {
+        /// PF in bit 4, SP in bit 0.
+        pub flags: u8,
+        reserved: [u8; 5],
+        /// PARAMETER LIST LENGTH in bytes.
+        pub parameter_list_length: U16,
+    }
+}
+cdb! {
+    /// START STOP UNIT (SBC).
+    StartStopUnit, 6 {
+        /// IMMED in bit 0.
+        pub flags: u8,
+        reserved: u8,
+        power_condition_modifier: u8,
+        /// POWER CONDITION in bits 7 to 4, NO_FLUSH in bit 2, LOEJ in bit 1, START in bit 0.
+        pub start: u8,
+    }
+}
+cdb! {
     /// READ CAPACITY(10) (SBC).
     ReadCapacity10, 10 { reserved: [u8; 8], }
 }
@@ -208,6 +239,12 @@ pub const EVPD: u8 = 0x01;
 pub const DBD: u8 = 0x08;
 /// LLBAA in byte 1 of MODE SENSE(10).
 pub const LLBAA: u8 = 0x10;
+/// PF in byte 1 of MODE SELECT.
+pub const PF: u8 = 0x10;
+/// NO_FLUSH in byte 4 of START STOP UNIT.
+pub const NO_FLUSH: u8 = 0x04;
+/// START in byte 4 of START STOP UNIT.
+pub const START: u8 = 0x01;
 /// RCTD in byte 2 of REPORT SUPPORTED OPERATION CODES.
 pub const RCTD: u8 = 0x80;
 /// REPORTING OPTIONS in byte 2 of REPORT SUPPORTED OPERATION CODES.

@@ -1,6 +1,6 @@
 //! The table of commands, and what follows from it: names, lookup, CDB lengths, reserved bits.
 
-use crate::sense::FieldPointer;
+use crate::{cdb::START, sense::FieldPointer};
 
 /// Where the data of a command goes, as the initiator sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,8 +18,39 @@ pub enum DataDirection {
 pub enum Standard {
     /// SCSI Primary Commands, SPC-4.
     Spc,
+    /// SCSI Primary Commands, SPC-2: obsolete since.
+    Spc2,
     /// SCSI Block Commands, SBC-3.
     Sbc,
+}
+
+/// What a command wants of the logical unit before it is processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Nothing: it is processed by a unit that is not ready, too.
+    Any,
+    /// The unit is ready.
+    Ready,
+    /// The unit is ready, and not write protected.
+    Write,
+}
+
+/// Which reservations of others a command conflicts with: the columns of the tables "commands that are
+/// allowed in the presence of various reservations" (SPC-2 and SBC in its annex for RESERVE, SPC and
+/// SBC for persistent reservations). All but [`Conflict::Never`] conflict with RESERVE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conflict {
+    /// None.
+    Never,
+    /// Only RESERVE.
+    Reserve,
+    /// Exclusive Access: it is allowed where others may read.
+    Exclusive,
+    /// Write Exclusive and Exclusive Access.
+    All,
+    /// It depends: on START of START STOP UNIT, and on more than a table can say for RESERVE and
+    /// RELEASE.
+    Field,
 }
 
 /// A row of the table.
@@ -33,6 +64,10 @@ pub struct CommandSpec {
     pub standard: Standard,
     /// Where its data goes.
     pub direction: DataDirection,
+    /// What it wants of the unit.
+    pub access: Access,
+    /// Which reservations of others it conflicts with.
+    pub conflict: Conflict,
     /// SERVICE ACTION, if the operation code has service actions.
     pub service_action: Option<u16>,
     /// Byte 0 is the operation code; in the others, the bits that are evaluated. Bits of a SERVICE
@@ -47,7 +82,7 @@ pub struct CommandSpec {
 const PROTECT: (u8, u8) = (1, 0xe0);
 
 macro_rules! commands {
-    ($($variant:ident $name:literal $standard:ident $direction:ident $service_action:expr,
+    ($($variant:ident $name:literal $standard:ident $direction:ident $access:ident $conflict:ident $service_action:expr,
        [$($usage:literal),+] $unsupported:expr;)+) => {
         /// A command of the table, in order of operation code and service action.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +100,8 @@ macro_rules! commands {
             name: $name,
             standard: Standard::$standard,
             direction: DataDirection::$direction,
+            access: Access::$access,
+            conflict: Conflict::$conflict,
             service_action: $service_action,
             usage: &[$($usage),+],
             unsupported: &$unsupported,
@@ -77,26 +114,29 @@ macro_rules! commands {
 // refused as well, because NORMACA is zero.
 #[rustfmt::skip]
 commands! {
-//  variant            name                              data  service action  usage; fields not supported
-    TestUnitReady      "TEST UNIT READY"              Spc None None,       [0x00, 0, 0, 0, 0, 0x04] [];
-    RequestSense       "REQUEST SENSE"                Spc In   None,       [0x03, 0x01, 0, 0, 0xff, 0x04] [];
-    Read6              "READ(6)"                      Sbc In   None,       [0x08, 0x1f, 0xff, 0xff, 0xff, 0x04] [];
-    Write6             "WRITE(6)"                     Sbc Out  None,       [0x0a, 0x1f, 0xff, 0xff, 0xff, 0x04] [];
-    Inquiry            "INQUIRY"                      Spc In   None,       [0x12, 0x01, 0xff, 0xff, 0xff, 0x04] [];
-    ModeSense6         "MODE SENSE(6)"                Spc In   None,       [0x1a, 0x08, 0xff, 0xff, 0xff, 0x04] [];
-    ReadCapacity10     "READ CAPACITY(10)"            Sbc In   None,       [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0x04] [];
-    Read10             "READ(10)"                     Sbc In   None,       [0x28, 0x18, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04] [PROTECT, (6, 0x1f)];
-    Write10            "WRITE(10)"                    Sbc Out  None,       [0x2a, 0x18, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04] [PROTECT, (6, 0x1f)];
-    SynchronizeCache10 "SYNCHRONIZE CACHE(10)"        Sbc None None,       [0x35, 0x02, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04] [(6, 0x1f)];
-    ModeSense10        "MODE SENSE(10)"               Spc In   None,       [0x5a, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0x04] [];
-    Read16             "READ(16)"                     Sbc In   None,       [0x88, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (14, 0x1f)];
-    Write16            "WRITE(16)"                    Sbc Out  None,       [0x8a, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (14, 0x1f)];
-    SynchronizeCache16 "SYNCHRONIZE CACHE(16)"        Sbc None None,       [0x91, 0x02, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [(14, 0x1f)];
-    ReadCapacity16     "READ CAPACITY(16)"            Sbc In   Some(0x10), [0x9e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
-    ReportLuns         "REPORT LUNS"                  Spc In   None,       [0xa0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
-    ReportSupportedOperationCodes      "REPORT SUPPORTED OPERATION CODES" Spc In Some(0x0c), [0xa3, 0, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
-    Read12             "READ(12)"                     Sbc In   None,       [0xa8, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (10, 0x1f)];
-    Write12            "WRITE(12)"                    Sbc Out  None,       [0xaa, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (10, 0x1f)];
+//  variant              name                     standard, data, access, conflict, service action; usage; not supported
+    TestUnitReady        "TEST UNIT READY"        Spc  None Ready Reserve   None,       [0x00, 0, 0, 0, 0, 0x04] [];
+    RequestSense         "REQUEST SENSE"          Spc  In   Any   Never     None,       [0x03, 0x01, 0, 0, 0xff, 0x04] [];
+    Read6                "READ(6)"                Sbc  In   Ready Exclusive None,       [0x08, 0x1f, 0xff, 0xff, 0xff, 0x04] [];
+    Write6               "WRITE(6)"               Sbc  Out  Write All       None,       [0x0a, 0x1f, 0xff, 0xff, 0xff, 0x04] [];
+    Inquiry              "INQUIRY"                Spc  In   Any   Never     None,       [0x12, 0x01, 0xff, 0xff, 0xff, 0x04] [];
+    ModeSelect6          "MODE SELECT(6)"         Spc  Out  Any   All       None,       [0x15, 0x10, 0, 0, 0xff, 0x04] [];
+    ModeSense6           "MODE SENSE(6)"          Spc  In   Any   Exclusive None,       [0x1a, 0x08, 0xff, 0xff, 0xff, 0x04] [];
+    StartStopUnit        "START STOP UNIT"        Sbc  None Any   Field     None,       [0x1b, 0x01, 0, 0, 0x05, 0x04] [(4, 0xf0)];
+    ReadCapacity10       "READ CAPACITY(10)"      Sbc  In   Any   Never     None,       [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0x04] [];
+    Read10               "READ(10)"               Sbc  In   Ready Exclusive None,       [0x28, 0x18, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04] [PROTECT, (6, 0x1f)];
+    Write10              "WRITE(10)"              Sbc  Out  Write All       None,       [0x2a, 0x18, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04] [PROTECT, (6, 0x1f)];
+    SynchronizeCache10   "SYNCHRONIZE CACHE(10)"  Sbc  None Ready All       None,       [0x35, 0x02, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04] [(6, 0x1f)];
+    ModeSelect10         "MODE SELECT(10)"        Spc  Out  Any   All       None,       [0x55, 0x10, 0, 0, 0, 0, 0, 0xff, 0xff, 0x04] [];
+    ModeSense10          "MODE SENSE(10)"         Spc  In   Any   Exclusive None,       [0x5a, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0x04] [];
+    Read16               "READ(16)"               Sbc  In   Ready Exclusive None,       [0x88, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (14, 0x1f)];
+    Write16              "WRITE(16)"              Sbc  Out  Write All       None,       [0x8a, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (14, 0x1f)];
+    SynchronizeCache16   "SYNCHRONIZE CACHE(16)"  Sbc  None Ready All       None,       [0x91, 0x02, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [(14, 0x1f)];
+    ReadCapacity16       "READ CAPACITY(16)"      Sbc  In   Any   Reserve   Some(0x10), [0x9e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
+    ReportLuns           "REPORT LUNS"            Spc  In   Any   Never     None,       [0xa0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
+    ReportSupportedOperationCodes "REPORT SUPPORTED OPERATION CODES" Spc  In   Any   Exclusive Some(0x0c), [0xa3, 0, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
+    Read12               "READ(12)"               Sbc  In   Ready Exclusive None,       [0xa8, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (10, 0x1f)];
+    Write12              "WRITE(12)"              Sbc  Out  Write All       None,       [0xaa, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (10, 0x1f)];
 }
 
 /// Longest CDB of the table, in bytes.
@@ -223,6 +263,20 @@ impl Command {
     #[must_use]
     pub fn cdb_len(self) -> usize {
         self.spec().usage.len()
+    }
+
+    /// Which reservations of others this CDB conflicts with. START STOP UNIT conflicts unless it starts
+    /// the unit; RESERVE and RELEASE are their handlers' matter.
+    #[must_use]
+    pub fn conflict(self, cdb: &[u8]) -> Conflict {
+        match (self.spec().conflict, self) {
+            (Conflict::Field, Command::StartStopUnit) => match cdb.get(4) {
+                Some(byte) if byte & START != 0 => Conflict::Never,
+                _ => Conflict::All,
+            },
+            (Conflict::Field, _) => Conflict::Never,
+            (conflict, _) => conflict,
+        }
     }
 
     /// Where the data goes.

@@ -223,6 +223,16 @@ const _: () = assert!(size_of::<ControlPage>() == 12);
 
 /// D_SENSE in the Control mode page: descriptor format sense data.
 pub const D_SENSE: u8 = 0x04;
+/// QERR in the Control mode page, byte 3.
+pub const QERR: u8 = 0x06;
+/// QERR 01b in place: all tasks of the task set are aborted with one that ends in CHECK CONDITION.
+pub const QERR_ABORT_ALL: u8 = 0x02;
+/// QERR 10b in place: reserved.
+pub const QERR_RESERVED: u8 = 0x04;
+/// QERR 11b in place: so are those of the same nexus.
+pub const QERR_ABORT_NEXUS: u8 = 0x06;
+/// SWP in the Control mode page, byte 4: software write protect.
+pub const SWP: u8 = 0x08;
 /// GLTSD in the Control mode page: log parameters are not saved implicitly.
 pub const GLTSD: u8 = 0x02;
 /// QUEUE ALGORITHM MODIFIER 1h in the Control mode page: SIMPLE tasks may be reordered freely.
@@ -232,19 +242,125 @@ impl ControlPage {
     /// PAGE CODE.
     pub const CODE: u8 = 0x0a;
 
-    /// The page with these flags, all else zero.
+    /// The page with these flags in its bytes 2 to 4, all else zero.
     #[must_use]
-    pub const fn new(flags_2: u8, flags_3: u8) -> Self {
+    pub const fn new([flags_2, flags_3, flags_4]: [u8; 3]) -> Self {
         ControlPage {
             page_code: Self::CODE,
             page_length: 0x0a,
             flags_2,
             flags_3,
-            flags_4: 0,
+            flags_4,
             flags_5: 0,
             obsolete: [0; 2],
             busy_timeout: U16::ZERO,
             self_test_time: U16::ZERO,
         }
     }
+}
+
+/// PS in the first byte of a mode page; reserved in MODE SELECT.
+pub const PS: u8 = 0x80;
+/// SPF in the first byte of a mode page: it is a subpage.
+pub const SPF: u8 = 0x40;
+
+/// What is wrong with the parameter list of a MODE SELECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListError {
+    /// Its end cuts a header, a block descriptor or a page: PARAMETER LIST LENGTH ERROR.
+    Length,
+    /// The field at this byte, and bit if it has less than a byte: INVALID FIELD IN PARAMETER LIST.
+    Field(u16, Option<u8>),
+}
+
+impl ListError {
+    /// The field that begins at this byte of the list.
+    fn at(byte: usize) -> Self {
+        ListError::Field(u16::try_from(byte).unwrap_or(u16::MAX), None)
+    }
+}
+
+/// The parameter list of a MODE SELECT, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterList<'a> {
+    /// NUMBER OF LOGICAL BLOCKS and LOGICAL BLOCK LENGTH, and where they are in the list.
+    pub descriptor: Option<BlockDescriptor>,
+    /// Pages with header, each as long as its PAGE LENGTH says, and where they are in the list.
+    pub pages: Vec<(u16, &'a [u8])>,
+}
+
+/// A block descriptor of either form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockDescriptor {
+    /// NUMBER OF LOGICAL BLOCKS.
+    pub blocks: u64,
+    /// Whether that is all ones, which asks for as many as there are.
+    pub all_blocks: bool,
+    /// LOGICAL BLOCK LENGTH.
+    pub block_len: u32,
+    /// The first byte of the descriptor.
+    pub at: u16,
+}
+
+/// Takes the parameter list of MODE SELECT(6) (`six`) or MODE SELECT(10) apart (SPC, MODE SELECT). MODE
+/// DATA LENGTH and MEDIUM TYPE must be zero; the DEVICE-SPECIFIC PARAMETER is not looked at.
+///
+/// # Errors
+/// The first field that is not as it must be.
+pub fn parse_parameter_list(list: &[u8], six: bool) -> Result<ParameterList<'_>, ListError> {
+    let (header_len, medium_type, long, descriptor_len) = if six {
+        let (header, _) = Header6::ref_from_prefix(list).map_err(|_| ListError::Length)?;
+        refuse(header.data_length != 0, 0)?;
+        (size_of::<Header6>(), header.medium_type, false, header.block_descriptor_length.into())
+    } else {
+        let (header, _) = Header10::ref_from_prefix(list).map_err(|_| ListError::Length)?;
+        refuse(header.data_length.get() != 0, 0)?;
+        let descriptor_len: usize = header.block_descriptor_length.get().into();
+        (size_of::<Header10>(), header.medium_type, header.flags & 1 != 0, descriptor_len)
+    };
+    refuse(medium_type != 0, if six { 1 } else { 2 })?;
+    let mut rest = list.get(header_len + descriptor_len..).ok_or(ListError::Length)?;
+    let descriptor = block_descriptor(&list[header_len..][..descriptor_len], long, header_len)
+        .ok_or(ListError::at(if six { 3 } else { 6 }))?;
+    let mut pages = Vec::new();
+    while let Some((first, _)) = rest.split_first() {
+        let at = list.len() - rest.len();
+        let at = u16::try_from(at).map_err(|_| ListError::Length)?;
+        if first & PS != 0 {
+            return Err(ListError::Field(at, Some(7)));
+        }
+        if first & SPF != 0 {
+            return Err(ListError::Field(at, Some(6)));
+        }
+        let len = usize::from(*rest.get(1).ok_or(ListError::Length)?) + 2;
+        let (page, behind) = rest.split_at_checked(len).ok_or(ListError::Length)?;
+        pages.push((at, page));
+        rest = behind;
+    }
+    Ok(ParameterList { descriptor, pages })
+}
+
+fn refuse(wrong: bool, byte: usize) -> Result<(), ListError> {
+    if wrong { Err(ListError::at(byte)) } else { Ok(()) }
+}
+
+/// The block descriptor in these bytes, if there are any; `None` if they are no descriptor.
+fn block_descriptor(bytes: &[u8], long: bool, at: usize) -> Option<Option<BlockDescriptor>> {
+    if bytes.is_empty() {
+        return Some(None);
+    }
+    let at = u16::try_from(at).ok()?;
+    let descriptor = if long {
+        let parsed = LongBlockDescriptor::ref_from_bytes(bytes).ok()?;
+        let blocks = parsed.blocks.get();
+        let block_len = parsed.block_len.get();
+        BlockDescriptor { blocks, all_blocks: blocks == u64::MAX, block_len, at }
+    } else {
+        let parsed = ShortBlockDescriptor::ref_from_bytes(bytes).ok()?;
+        let blocks = parsed.blocks.get();
+        let [high, middle, low] = parsed.block_len;
+        let block_len = u32::from_be_bytes([0, high, middle, low]);
+        BlockDescriptor { blocks: blocks.into(), all_blocks: blocks == u32::MAX, block_len, at }
+    };
+    Some(Some(descriptor))
 }

@@ -49,15 +49,13 @@ fn read(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(),
 
 fn write(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(), CommandError> {
     let unit = execution.unit;
-    if unit.config.write_protect {
-        return Err(CommandError::WriteProtected);
-    }
     let (offset, len) = byte_range(unit, transfer.range)?;
     execution
         .data
         .write(execution.medium, offset, len)
         .map_err(|error| CommandError::WriteFailed(failed_block(unit, offset, &error)))?;
-    if transfer.force_unit_access { flush(execution.medium) } else { Ok(()) }
+    let write_through = !unit.mode.get().write_cache_enabled();
+    if transfer.force_unit_access || write_through { flush(execution.medium) } else { Ok(()) }
 }
 
 pub(super) fn synchronize_cache_10(
@@ -117,7 +115,7 @@ fn failed_block(unit: &LogicalUnit, offset: u64, error: &MediumError) -> Lba {
     lba
 }
 
-fn flush(medium: &dyn Medium) -> Result<(), CommandError> {
+pub(super) fn flush(medium: &dyn Medium) -> Result<(), CommandError> {
     if !medium.has_volatile_cache() {
         return Ok(());
     }

@@ -4,14 +4,20 @@ mod absent;
 mod block;
 mod inquiry;
 mod mode;
+mod mode_select;
 mod primary;
+mod start_stop;
 #[cfg(test)]
 mod tests;
 
-use scsi::{Command, cdb};
+use std::collections::BTreeSet;
+
+use scsi::{Command, Sense, cdb};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::{NexusId, data::Mover, error::CommandError, medium::Medium, unit::LogicalUnit};
+use crate::{
+    NexusId, data::Mover, error::CommandError, medium::Medium, outcome::Aborts, unit::LogicalUnit,
+};
 
 pub(crate) use absent::execute as execute_absent;
 
@@ -19,8 +25,9 @@ pub(crate) use absent::execute as execute_absent;
 #[derive(Debug)]
 pub(crate) struct Execution<'a, 'm, 'b> {
     /// Who sent the command.
-    #[expect(dead_code, reason = "no handler keeps state by nexus yet")]
     pub(crate) nexus: NexusId,
+    /// Every nexus there is.
+    pub(crate) nexuses: &'a BTreeSet<NexusId>,
     /// The addressed logical unit.
     pub(crate) unit: &'a LogicalUnit,
     /// Its medium as this one command sees it.
@@ -31,12 +38,45 @@ pub(crate) struct Execution<'a, 'm, 'b> {
     pub(crate) cdb: &'a [u8],
     /// The buffers.
     pub(crate) data: &'a mut Mover<'m, 'b>,
+    /// Commands to be aborted with this one.
+    pub(crate) aborts: Aborts,
+    /// Whether the initiator now knows the list of logical units.
+    pub(crate) reported_luns: bool,
 }
 
-impl<'a> Execution<'a, '_, '_> {
+impl<'a, 'm, 'b> Execution<'a, 'm, 'b> {
+    pub(crate) fn new(
+        nexus: NexusId,
+        nexuses: &'a BTreeSet<NexusId>,
+        unit: &'a LogicalUnit,
+        medium: &'a dyn Medium,
+        luns: &'a [u16],
+        cdb: &'a [u8],
+        data: &'a mut Mover<'m, 'b>,
+    ) -> Self {
+        Execution {
+            nexus,
+            nexuses,
+            unit,
+            medium,
+            luns,
+            cdb,
+            data,
+            aborts: Aborts::Nothing,
+            reported_luns: false,
+        }
+    }
+
     /// The CDB as the command's struct.
     fn cdb<T: FromBytes + KnownLayout + Immutable + Unaligned>(&self) -> &'a T {
         parsed(self.cdb)
+    }
+
+    /// Establishes a unit attention condition for every nexus but the sender's.
+    fn tell_others(&self, sense: Sense) {
+        for nexus in self.nexuses.iter().filter(|nexus| **nexus != self.nexus) {
+            self.unit.attentions.establish(*nexus, sense);
+        }
     }
 }
 
@@ -51,11 +91,14 @@ pub(crate) fn handler(command: Command) -> Handler {
         Command::Read6 => block::read_6,
         Command::Write6 => block::write_6,
         Command::Inquiry => inquiry::inquiry,
+        Command::ModeSelect6 => mode_select::mode_select_6,
         Command::ModeSense6 => mode::mode_sense_6,
+        Command::StartStopUnit => start_stop::start_stop_unit,
         Command::ReadCapacity10 => block::read_capacity_10,
         Command::Read10 => block::read_10,
         Command::Write10 => block::write_10,
         Command::SynchronizeCache10 => block::synchronize_cache_10,
+        Command::ModeSelect10 => mode_select::mode_select_10,
         Command::ModeSense10 => mode::mode_sense_10,
         Command::Read16 => block::read_16,
         Command::Write16 => block::write_16,

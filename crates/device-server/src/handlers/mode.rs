@@ -3,14 +3,14 @@
 use scsi::{
     cdb,
     mode::{
-        self, ALL_PAGES, ALL_SUBPAGES, CachingPage, ControlPage, DPOFUA, GLTSD, HeaderKind,
-        PageControl, UNRESTRICTED_REORDERING, WCE, WP,
+        self, ALL_PAGES, ALL_SUBPAGES, CachingPage, ControlPage, DPOFUA, HeaderKind, PageControl,
+        WP,
     },
 };
 use zerocopy::IntoBytes;
 
 use super::Execution;
-use crate::{error::CommandError, unit::LogicalUnit};
+use crate::{error::CommandError, mode_values::ModeValues, unit::LogicalUnit};
 
 pub(super) fn mode_sense_6(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
     let cdb = execution.cdb::<cdb::ModeSense6>();
@@ -43,7 +43,7 @@ fn mode_sense(
         return Err(CommandError::SavingNotSupported);
     }
     let pages = pages(unit, control, page & ALL_PAGES, subpage_code)?;
-    let write_protect = if unit.config.write_protect { WP } else { 0 };
+    let write_protect = if unit.is_write_protected() { WP } else { 0 };
     let capacity = (flags & cdb::DBD == 0).then_some((unit.config.blocks, unit.block_len));
     let data = mode::parameter_data(kind, write_protect | DPOFUA, capacity, &pages);
     Ok(data.expect("all pages together are shorter than 255 bytes"))
@@ -62,30 +62,22 @@ fn pages(
     if !matches!(subpage_code, 0 | ALL_SUBPAGES) {
         return Err(CommandError::field(3));
     }
+    let values = values(unit, control);
     let mut pages = Vec::new();
     if matches!(page_code, CachingPage::CODE | ALL_PAGES) {
-        pages.extend_from_slice(caching(unit, control).as_bytes());
+        pages.extend_from_slice(CachingPage::new(values.caching).as_bytes());
     }
     if matches!(page_code, ControlPage::CODE | ALL_PAGES) {
-        pages.extend_from_slice(control_page(control).as_bytes());
+        pages.extend_from_slice(ControlPage::new(values.control).as_bytes());
     }
     Ok(pages)
 }
 
-// No MODE SELECT: nothing is changeable, and current values are the default ones. Changeable values
-// keep page code and length.
-
-fn caching(unit: &LogicalUnit, control: PageControl) -> CachingPage {
+/// The values asked for. Changeable values keep page code and length.
+fn values(unit: &LogicalUnit, control: PageControl) -> ModeValues {
     match control {
-        PageControl::Changeable => CachingPage::new(0),
-        _ if unit.medium.has_volatile_cache() => CachingPage::new(WCE),
-        _ => CachingPage::new(0),
-    }
-}
-
-fn control_page(control: PageControl) -> ControlPage {
-    match control {
-        PageControl::Changeable => ControlPage::new(0, 0),
-        _ => ControlPage::new(GLTSD, UNRESTRICTED_REORDERING),
+        PageControl::Changeable => ModeValues::CHANGEABLE,
+        PageControl::Current => unit.mode.get(),
+        PageControl::Default | PageControl::Saved => unit.default_mode(),
     }
 }

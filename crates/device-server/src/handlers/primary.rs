@@ -6,14 +6,22 @@ use scsi::{
 };
 
 use super::{Execution, parsed};
-use crate::{data::Mover, error::CommandError};
+use crate::{admission::is_luns_changed, data::Mover, error::CommandError};
 
 pub(super) fn test_unit_ready(_: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Pending sense data is the unit attention condition to be reported next, which this reports, or why
+/// the unit is not ready.
 pub(super) fn request_sense(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
-    send_sense(execution.cdb, execution.data, Sense::NO_ADDITIONAL_SENSE_INFORMATION);
+    let unit = execution.unit;
+    let attention = unit.attentions.take(execution.nexus);
+    execution.reported_luns = attention.as_ref().is_some_and(is_luns_changed);
+    let sense = attention
+        .or_else(|| unit.readiness.get().sense())
+        .unwrap_or(Sense::NO_ADDITIONAL_SENSE_INFORMATION);
+    send_sense(execution.cdb, execution.data, sense);
     Ok(())
 }
 

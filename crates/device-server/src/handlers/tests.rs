@@ -1,6 +1,7 @@
 //! When handlers flush: a medium that records its calls, and fails to flush when told to.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex},
 };
@@ -9,11 +10,12 @@ use scsi::{LunAddress, task::TaskAttribute};
 use vm_memory::VolatileSlice;
 
 use crate::{
-    DataBuffers, LuConfig, NexusId, SgList, TaskContext,
+    DataBuffers, LuConfig, NexusId, SgList, TaskContext, admission,
     data::Mover,
-    device::execute_on,
     error::CommandError,
+    handlers::Execution,
     medium::{Medium, MediumError},
+    mode_values::ModeValues,
     unit::LogicalUnit,
 };
 
@@ -57,18 +59,35 @@ fn run(
     volatile: bool,
     flush_fails: bool,
 ) -> (Result<(), CommandError>, Vec<&'static str>) {
+    run_caching(cdb, volatile, flush_fails, false)
+}
+
+/// The same, with WCE cleared first if it shall be.
+fn run_caching(
+    cdb: &[u8],
+    volatile: bool,
+    flush_fails: bool,
+    write_through: bool,
+) -> (Result<(), CommandError>, Vec<&'static str>) {
     let recorder = Arc::new(Recorder { calls: Mutex::default(), volatile, flush_fails });
     let address = LunAddress { target: 0, lun: 0 };
-    let mut unit = LogicalUnit::new(0, address, LuConfig::default()).expect("accepted");
-    unit.medium = recorder.clone();
+    let unit = LogicalUnit::new(0, address, LuConfig::default()).expect("accepted");
+    let unit = unit.with_medium(recorder.clone());
     let (mut out, mut data_in) = ([0; 512], [0; 512]);
     let buffers = DataBuffers {
         data_out: SgList::from(&mut out[..]),
         data_in: SgList::from(&mut data_in[..]),
     };
     let task = TaskContext { tag: 0, attribute: TaskAttribute::Simple, cdb };
-    let result =
-        execute_on(NexusId(0), &unit, &*unit.medium, &[0], &task, &mut Mover::new(&buffers));
+    if write_through {
+        let values = unit.mode.get();
+        unit.mode.set(ModeValues { caching: 0, ..values });
+    }
+    let mut mover = Mover::new(&buffers);
+    let (nexus, nexuses) = (NexusId(0), BTreeSet::from([NexusId(0)]));
+    let mut execution =
+        Execution::new(nexus, &nexuses, &unit, &*unit.medium, &[0], cdb, &mut mover);
+    let result = admission::execute(&mut execution, &task);
     let calls = recorder.calls.lock().expect("no test panics in a call").clone();
     (result, calls)
 }
@@ -93,6 +112,23 @@ fn without_a_volatile_cache_there_is_nothing_to_flush() {
     assert_eq!(run(&READ_FUA, false, true), (Ok(()), vec!["read"]));
     assert_eq!(run(&WRITE_FUA, false, true), (Ok(()), vec!["write"]));
     assert_eq!(run(&SYNCHRONIZE, false, true), (Ok(()), vec![]));
+}
+
+/// SBC, WCE: with it cleared, a write ends when the medium has the data.
+#[test]
+fn without_write_cache_enabled_every_write_is_flushed() {
+    assert_eq!(run_caching(&WRITE, true, false, true), (Ok(()), vec!["write", "flush"]));
+    assert_eq!(run_caching(&READ, true, false, true), (Ok(()), vec!["read"]));
+    assert_eq!(run_caching(&WRITE, false, false, true), (Ok(()), vec!["write"]));
+}
+
+/// SBC, START STOP UNIT: stopping makes cached data durable, unless NO_FLUSH.
+#[test]
+fn stopping_flushes() {
+    assert_eq!(run(&[0x1b, 0, 0, 0, 0, 0], true, false), (Ok(()), vec!["flush"]));
+    assert_eq!(run(&[0x1b, 0, 0, 0, 4, 0], true, false), (Ok(()), vec![]));
+    assert_eq!(run(&[0x1b, 0, 0, 0, 1, 0], true, false), (Ok(()), vec![]));
+    assert_eq!(run(&[0x1b, 0, 0, 0, 0, 0], true, true).0, Err(CommandError::FlushFailed));
 }
 
 #[test]

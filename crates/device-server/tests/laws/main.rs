@@ -12,3 +12,4 @@ mod opcodes;
 mod primary;
 mod residual;
 mod task_management;
+mod unit_attention;

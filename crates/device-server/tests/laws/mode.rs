@@ -1,7 +1,8 @@
 //! MODE SENSE(6) and MODE SENSE(10).
 
-use device_server::{LuConfig, MediumConfig};
+use device_server::{Aborts, LuConfig, MediumConfig};
 use rstest::rstest;
+use scsi::Status;
 
 use crate::fixture::{Bench, disk, invalid_bit, invalid_byte, sense};
 
@@ -47,12 +48,12 @@ fn a_file_medium_has_a_volatile_cache() {
         assert_eq!(data[4..7], [0x08, 0x12, 0x04]);
     }
     let changeable = bench.receive(&[0x1a, 0x08, 0x48, 0, 0xff, 0]);
-    assert_eq!(changeable[4..], CACHING, "nothing is changeable, code and length stay");
+    assert_eq!(changeable[4..7], [0x08, 0x12, 0x04], "WCE is changeable, code and length stay");
 }
 
 #[rstest]
 #[case::current(0x00, CONTROL)]
-#[case::changeable(0x40, [0x0a, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])]
+#[case::changeable(0x40, [0x0a, 0x0a, 4, 6, 8, 0, 0, 0, 0, 0, 0, 0])]
 #[case::default(0x80, CONTROL)]
 fn page_control_selects_the_values(#[case] page_control: u8, #[case] page: [u8; 12]) {
     let data = Bench::new(disk()).receive(&[0x1a, 0x08, page_control | 0x0a, 0, 0xff, 0]);
@@ -89,4 +90,19 @@ fn mode_data_length_is_not_altered_by_truncation() {
     let bench = Bench::new(disk());
     assert_eq!(bench.receive(&[0x1a, 0, 0x3f, 0, 1, 0]), [43]);
     assert_eq!(bench.receive(&[0x5a, 0, 0x3f, 0, 0, 0, 0, 0, 2, 0]), [0, 46]);
+}
+
+/// SPC, QERR: what else ends with a command that ends in CHECK CONDITION, and with no other.
+#[rstest]
+#[case::nothing(0x00, Aborts::Nothing)]
+#[case::all_commands(0x02, Aborts::TaskSet)]
+#[case::commands_of_the_nexus(0x06, Aborts::SameNexus)]
+fn qerr_tells_what_else_is_aborted(#[case] qerr: u8, #[case] aborts: Aborts) {
+    let bench = Bench::new(disk());
+    let mut list = [&[0; 4][..], &CONTROL].concat();
+    list[4 + 3] |= qerr;
+    let selected = bench.transfer(&[0x15, 0x10, 0, 0, 16, 0], &mut list, &mut []);
+    assert_eq!((selected.status, selected.aborts), (Status::Good, Aborts::Nothing));
+    assert_eq!(bench.run(&[0; 6]).aborts, Aborts::Nothing);
+    assert_eq!(bench.run(&[0xff; 6]).aborts, aborts);
 }

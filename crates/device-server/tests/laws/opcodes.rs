@@ -5,6 +5,9 @@ use scsi::Command;
 
 use crate::fixture::{Bench, disk, invalid_bit, invalid_byte};
 
+/// How many commands there are, those of one operation code counted each.
+const COMMANDS: u16 = 22;
+
 fn rsoc(options: u8, opcode: u8, service_action: u8) -> [u8; 12] {
     [0xa3, 0x0c, options, opcode, 0, service_action, 0, 0, 0x10, 0, 0, 0]
 }
@@ -12,7 +15,8 @@ fn rsoc(options: u8, opcode: u8, service_action: u8) -> [u8; 12] {
 #[test]
 fn all_commands_are_listed_with_length_and_service_action() {
     let data = Bench::new(disk()).receive(&rsoc(0, 0, 0));
-    assert_eq!(data[..4], [0, 0, 0, 19 * 8]);
+    let [high, low] = (COMMANDS * 8).to_be_bytes();
+    assert_eq!(data[..4], [0, 0, high, low]);
     assert_eq!(data[4..12], [0x00, 0, 0, 0, 0, 0, 0, 6]);
     let descriptors: Vec<_> = data[4..].chunks(8).collect();
     assert!(descriptors.contains(&&[0x28, 0, 0, 0, 0, 0, 0, 10][..]));
@@ -24,7 +28,8 @@ fn all_commands_are_listed_with_length_and_service_action() {
 #[test]
 fn rctd_adds_a_timeouts_descriptor_to_each_command() {
     let data = Bench::new(disk()).receive(&rsoc(0x80, 0, 0));
-    assert_eq!(data[..4], [0, 0, 0x01, 0x7c], "19 descriptors of 20 bytes");
+    let [high, low] = (COMMANDS * 20).to_be_bytes();
+    assert_eq!(data[..4], [0, 0, high, low]);
     assert_eq!(data[4..24], [0, 0, 0, 0, 0, 2, 0, 6, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 

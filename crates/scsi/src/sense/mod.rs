@@ -106,6 +106,12 @@ impl FieldPointer {
         FieldPointer { in_cdb: true, byte, bit: None }
     }
 
+    /// A field in the data-out parameters, of whole bytes or with `bit` as its leftmost bit.
+    #[must_use]
+    pub const fn parameter(byte: u16, bit: Option<u8>) -> Self {
+        FieldPointer { in_cdb: false, byte, bit }
+    }
+
     /// A field whose leftmost bit is `bit` of this byte in the CDB.
     #[must_use]
     pub const fn cdb_bit(byte: u16, bit: u8) -> Self {
@@ -172,6 +178,13 @@ impl Sense {
     #[must_use]
     pub const fn with_field_pointer(mut self, pointer: FieldPointer) -> Sense {
         self.specific = Some(SenseKeySpecific::FieldPointer(pointer));
+        self
+    }
+
+    /// With PROGRESS INDICATION in 65536ths.
+    #[must_use]
+    pub const fn with_progress(mut self, progress: u16) -> Sense {
+        self.specific = Some(SenseKeySpecific::Progress(progress));
         self
     }
 

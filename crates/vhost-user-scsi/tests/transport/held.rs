@@ -191,6 +191,10 @@ fn function_ends_a_held_command_before_it_is_answered(#[case] function: u32, #[c
         (used.len, answer.response, answer.status, answer.residual),
         (108, response, 0, 512)
     );
+    if response == RESET {
+        // CHECK CONDITION: the unit attention condition of the reset.
+        assert_eq!(guest.command(UNIT, &TEST_UNIT_READY, &[], 0).status, 2);
+    }
     assert_eq!(guest.command(UNIT, &read_10(0, 1), &[], 512).data_in, [0; 512], "never written");
 
     let page = client.journal(ADDRESS).expect("LUN 0");

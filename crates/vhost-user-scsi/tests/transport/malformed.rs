@@ -214,7 +214,8 @@ fn wild_available_index_stops_the_queue_until_repaired() {
     guest.kick_anyway(REQUEST_QUEUE);
     // Other queues go on, the control queue among them.
     assert_eq!(guest.command_on(REQUEST_QUEUE + 1, UNIT, &TEST_UNIT_READY, &[], 0).response, 0);
-    assert_eq!(guest.task_management(UNIT, 5, 0), 0);
+    // QUERY TASK.
+    assert_eq!(guest.task_management(UNIT, 6, 0), 0);
     assert_eq!(guest.try_used(REQUEST_QUEUE), None);
     guest.set_available_index(REQUEST_QUEUE, 1);
     guest.kick_anyway(REQUEST_QUEUE);

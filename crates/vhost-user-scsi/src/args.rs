@@ -261,7 +261,7 @@ mod tests {
             ("--disk 1M,2M", "none of block=, file=, ro"),
             ("--disk file=", "file= needs a path"),
             ("--disks 256 --disk 1M", "more than 256 disks"),
-            ("--queues 63 --disks 1", "from 1 to 62"),
+            ("--queues 255 --disks 1", "from 1 to 254"),
             ("--luns 257", "257"),
         ] {
             let error = units(line).expect_err(line);

@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, Weak};
 
-use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
+use smallvec::SmallVec;
+use vm_memory::{Bytes, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::backend::{Keeper, Ticket};
+use crate::backend::{Descriptors, Keeper, Memory, Segment, Ticket};
 
 /// What is wrong with a descriptor chain (virtio 1.2, 2.7.4 and 2.7.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,46 +27,19 @@ pub enum ChainFault {
     Unterminated,
 }
 
-/// A piece of guest memory, known to be mapped.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    address: GuestAddress,
-    len: u32,
-}
-
-/// The descriptors of one direction, seen as one range of bytes.
-#[derive(Debug, Default)]
-struct Buffers {
-    segments: Vec<Segment>,
-    len: u32,
-}
-
-impl Buffers {
-    fn push(&mut self, segment: Segment) {
-        // DescriptorChain ends a chain before its total exceeds 32 bits.
-        self.len += segment.len;
-        self.segments.push(segment);
-    }
-
-    /// The segments from byte `skip` on.
-    fn after(&self, skip: u32) -> impl Iterator<Item = Segment> {
-        let mut skip = skip;
-        self.segments.iter().filter_map(move |segment| {
-            let skipped = skip.min(segment.len);
-            skip -= skipped;
-            let address = GuestAddress(segment.address.0 + u64::from(skipped));
-            (skipped < segment.len).then_some(Segment { address, len: segment.len - skipped })
-        })
-    }
-}
+/// As many segments find room without an allocation: the headers and two pieces of data.
+const SEGMENTS_INLINE: usize = 4;
 
 /// A descriptor chain the driver made available. Completing it gives it back; dropping it instead
 /// abandons it, and the driver never hears of it again.
 #[derive(Debug)]
 pub struct Chain {
-    memory: Arc<GuestMemoryMmap>,
-    readable: Buffers,
-    writable: Buffers,
+    memory: Arc<Memory>,
+    /// The device-readable ones, then the device-writable ones.
+    segments: SmallVec<[Segment; SEGMENTS_INLINE]>,
+    readable: usize,
+    readable_len: u32,
+    writable_len: u32,
     fault: Option<ChainFault>,
     ticket: Ticket,
 }
@@ -74,32 +47,46 @@ pub struct Chain {
 impl Chain {
     /// Walks the descriptors. With a fault, the descriptors before it are kept: they may hold the
     /// place for an answer.
-    pub(crate) fn new(
-        memory: Arc<GuestMemoryMmap>,
-        descriptors: DescriptorChain<&GuestMemoryMmap>,
-        ticket: Ticket,
-    ) -> Self {
-        let mut readable = Buffers::default();
-        let mut writable = Buffers::default();
-        // Overwritten by the first descriptor; afterwards `Unterminated` until one without NEXT.
-        let mut fault = Some(ChainFault::Empty);
+    pub(crate) fn new(memory: &Arc<Memory>, descriptors: Descriptors<'_>, ticket: Ticket) -> Self {
+        let mut chain = Chain {
+            memory: Arc::clone(memory),
+            segments: SmallVec::new(),
+            readable: 0,
+            readable_len: 0,
+            writable_len: 0,
+            // Overwritten by the first descriptor; afterwards `Unterminated` until one without NEXT.
+            fault: Some(ChainFault::Empty),
+            ticket,
+        };
+        let mut writes = false;
         for descriptor in descriptors {
-            fault = descriptor.has_next().then_some(ChainFault::Unterminated);
-            let (address, len) = (descriptor.addr(), descriptor.len());
-            let write = descriptor.is_write_only();
-            if !write && !writable.segments.is_empty() {
-                fault = Some(ChainFault::Order);
+            let (len, write) = (descriptor.len(), descriptor.is_write_only());
+            let total = (chain.readable_len + chain.writable_len).checked_add(len);
+            if writes && !write {
+                chain.fault = Some(ChainFault::Order);
                 break;
             }
-            let access = if write { Permissions::Write } else { Permissions::Read };
-            if !GuestMemory::check_range(&*memory, address, len as usize, access) {
-                fault = Some(ChainFault::WildAddress);
+            if total.is_none() {
+                chain.fault = Some(ChainFault::Unterminated);
                 break;
             }
-            let buffers = if write { &mut writable } else { &mut readable };
-            buffers.push(Segment { address, len });
+            let before = chain.segments.len();
+            let segments = &mut chain.segments;
+            if !memory.cut(descriptor.addr().0, len, |segment| segments.push(segment)) {
+                chain.segments.truncate(before);
+                chain.fault = Some(ChainFault::WildAddress);
+                break;
+            }
+            writes = write;
+            if write {
+                chain.writable_len += len;
+            } else {
+                chain.readable_len += len;
+                chain.readable = chain.segments.len();
+            }
+            chain.fault = descriptor.has_next().then_some(ChainFault::Unterminated);
         }
-        Chain { memory, readable, writable, fault, ticket }
+        chain
     }
 
     /// What is wrong with it, if anything.
@@ -111,13 +98,13 @@ impl Chain {
     /// Bytes the device may read.
     #[must_use]
     pub fn readable_len(&self) -> u32 {
-        self.readable.len
+        self.readable_len
     }
 
     /// Bytes the device may write.
     #[must_use]
     pub fn writable_len(&self) -> u32 {
-        self.writable.len
+        self.writable_len
     }
 
     /// Reads the structure the device-readable part begins with, however it is cut into descriptors;
@@ -126,10 +113,10 @@ impl Chain {
     pub fn read_header<T: FromBytes + IntoBytes>(&self) -> Option<T> {
         let mut header = T::new_zeroed();
         let mut rest = header.as_mut_bytes();
-        for segment in &self.readable.segments {
+        for segment in &self.segments[..self.readable] {
             let len = rest.len().min(segment.len as usize);
             let (now, later) = rest.split_at_mut(len);
-            self.memory.read_slice(now, segment.address).ok()?;
+            self.memory.slice(*segment).read_slice(now, 0).ok()?;
             rest = later;
         }
         rest.is_empty().then_some(header)
@@ -140,12 +127,12 @@ impl Chain {
     #[must_use]
     pub fn write_header<T: IntoBytes + Immutable>(&self, header: &T) -> bool {
         let mut rest = header.as_bytes();
-        if (self.writable.len as usize) < rest.len() {
+        if (self.writable_len as usize) < rest.len() {
             return false;
         }
-        for segment in &self.writable.segments {
+        for segment in &self.segments[self.readable..] {
             let (now, later) = rest.split_at(rest.len().min(segment.len as usize));
-            if self.memory.write_slice(now, segment.address).is_err() {
+            if self.memory.slice(*segment).write_slice(now, 0).is_err() {
                 return false;
             }
             rest = later;
@@ -156,26 +143,23 @@ impl Chain {
     /// The device-readable memory from byte `skip` on.
     #[must_use]
     pub fn readable_slices(&self, skip: u32) -> Vec<VolatileSlice<'_>> {
-        self.slices(&self.readable, skip, Permissions::Read)
+        self.slices(&self.segments[..self.readable], skip)
     }
 
     /// The device-writable memory from byte `skip` on.
     #[must_use]
     pub fn writable_slices(&self, skip: u32) -> Vec<VolatileSlice<'_>> {
-        self.slices(&self.writable, skip, Permissions::Write)
+        self.slices(&self.segments[self.readable..], skip)
     }
 
-    fn slices(&self, buffers: &Buffers, skip: u32, access: Permissions) -> Vec<VolatileSlice<'_>> {
+    fn slices(&self, segments: &[Segment], mut skip: u32) -> Vec<VolatileSlice<'_>> {
         let mut slices = Vec::new();
-        for segment in buffers.after(skip) {
-            let pieces = GuestMemory::get_slices(
-                &*self.memory,
-                segment.address,
-                segment.len as usize,
-                access,
-            )
-            .expect("a mapping of plain memory refuses no range");
-            slices.extend(pieces.map(|piece| piece.expect("checked when the chain was walked")));
+        for segment in segments {
+            let skipped = skip.min(segment.len);
+            skip -= skipped;
+            if skipped < segment.len {
+                slices.push(self.memory.slice(segment.after(skipped)));
+            }
         }
         slices
     }

@@ -22,7 +22,6 @@ const UNSAFE: &[&str] = &[
     "crates/uring-cmd/src/raw.rs",
     "crates/uring-cmd/src/ring.rs",
     "crates/uring-cmd/tests/ring.rs",
-    "crates/vhost-user-scsi/src/backend/handler.rs",
     "crates/vhost-user-scsi/tests/transport/guest.rs",
     "harness/src/block.rs",
 ];

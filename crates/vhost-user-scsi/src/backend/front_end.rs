@@ -2,17 +2,16 @@
 
 use std::{
     io,
+    net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     sync::{Arc, Mutex},
     thread::{Builder, JoinHandle},
 };
 
 use tracing::{debug, info, warn};
-use vhost::vhost_user::{Error as ProtocolError, Listener};
-use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vhost::vhost_user::{BackendReqHandler, Error as ProtocolError};
 
-use super::{QueueHandler, handler::Handler};
+use super::{QueueHandler, session::Session};
 use crate::poll::either_readable;
 
 /// Serves front ends on a socket, one session after another, until stopped.
@@ -25,21 +24,15 @@ pub struct FrontEnd {
 }
 
 /// How the running session is told to end.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Stop {
     state: Mutex<StopState>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct StopState {
     asked: bool,
-    session: Option<ShutdownHandle>,
-}
-
-impl std::fmt::Debug for Stop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stop").finish_non_exhaustive()
-    }
+    session: Option<UnixStream>,
 }
 
 impl FrontEnd {
@@ -54,12 +47,14 @@ impl FrontEnd {
         listener: UnixListener,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
+        // A connection that is gone again before it is accepted must not keep the thread.
+        listener.set_nonblocking(true)?;
         let stop = Arc::new(Stop::default());
         let (wake, woken) = UnixStream::pair()?;
         let thread = {
             let stop = Arc::clone(&stop);
             Builder::new().name(format!("front-end-{port}")).spawn(move || {
-                let result = serve(&device, port, listener, &woken, &stop);
+                let result = serve(&device, port, &listener, &woken, &stop);
                 if !stop.asked() {
                     ended();
                 }
@@ -85,7 +80,7 @@ impl Stop {
         let mut state = self.state.lock().expect("no holder panics");
         state.asked = true;
         if let Some(session) = state.session.take() {
-            session.shutdown();
+            hang_up(&session);
         }
     }
 
@@ -93,67 +88,72 @@ impl Stop {
         self.state.lock().expect("no holder panics").asked
     }
 
-    fn session(&self, session: Option<ShutdownHandle>) {
+    fn session(&self, session: Option<UnixStream>) {
         let mut state = self.state.lock().expect("no holder panics");
         match session {
-            Some(session) if state.asked => session.shutdown(),
+            Some(session) if state.asked => hang_up(&session),
             session => state.session = session,
         }
     }
 }
 
+/// Whoever waits for a message reads the end of the stream.
+fn hang_up(session: &UnixStream) {
+    // An error means that the front end has gone, which is what is wanted.
+    let _gone = session.shutdown(Shutdown::Both);
+}
+
 fn serve(
     device: &Arc<dyn QueueHandler>,
     port: usize,
-    listener: UnixListener,
+    listener: &UnixListener,
     woken: &UnixStream,
     stop: &Stop,
 ) -> io::Result<()> {
-    let waiting = listener.try_clone()?;
-    let mut listener = Listener::from(listener);
     loop {
-        either_readable(&waiting, woken)?;
+        either_readable(listener, woken)?;
         if stop.asked() {
             return Ok(());
         }
-        serve_one(device, port, &mut listener, stop)?;
+        match listener.accept() {
+            Ok((stream, _)) => serve_one(device, port, stream, stop)?,
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+        }
     }
 }
 
-/// One session, from the connection that is waiting to its end. When this returns, no thread of it is
-/// left and nothing touches its guest's memory any more.
+/// One session, to its end.
 fn serve_one(
     device: &Arc<dyn QueueHandler>,
     port: usize,
-    listener: &mut Listener,
+    stream: UnixStream,
     stop: &Stop,
 ) -> io::Result<()> {
-    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let handler = Arc::new(Handler::new(Arc::clone(device), port));
-    let name = "vhost-user".to_owned();
-    // The error type of the crate is no `std::error::Error`.
-    let failed = |error: DaemonError| io::Error::other(error.to_string());
-    let mut daemon = VhostUserDaemon::new(name, Arc::clone(&handler), memory).map_err(failed)?;
-    daemon.start(listener).map_err(failed)?;
     info!(port, "front end connected");
-    stop.session(daemon.shutdown_handle());
-    let result = daemon.wait();
+    stop.session(Some(stream.try_clone()?));
+    let session = Arc::new(Mutex::new(Session::new(Arc::clone(device), port)));
+    let mut messages = BackendReqHandler::from_stream(stream, Arc::clone(&session));
+    let error = loop {
+        if let Err(error) = messages.handle_request() {
+            break error;
+        }
+    };
+    session.lock().expect("no holder panics").end();
     stop.session(None);
-    drop(daemon);
-    handler.close_exit_events();
-    device.session_ended(port);
-    match result {
-        Ok(()) => info!(port, "front end disconnected"),
+    match error {
         // How a session ends when the front end just closes its socket, even within a message.
-        Err(DaemonError::HandleRequest(
-            error @ (ProtocolError::Disconnected
-            | ProtocolError::PartialMessage
-            | ProtocolError::SocketBroken(_)),
-        )) => {
+        ProtocolError::Disconnected
+        | ProtocolError::PartialMessage
+        | ProtocolError::SocketBroken(_) => {
             info!(port, "front end disconnected");
             debug!(%error, "end of session");
         }
-        Err(error) => warn!(port, %error, "session with the front end ended"),
+        error => warn!(port, %error, "message refused, session ended"),
     }
     Ok(())
 }

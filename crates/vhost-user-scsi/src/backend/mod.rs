@@ -1,15 +1,27 @@
-//! The vhost-user protocol, by means of the `vhost-user-backend` crate and hidden behind this module:
-//! the rest of the crate sees a [`QueueHandler`] that is handed [`Ring`]s, and a [`FrontEnd`] to start
-//! and stop. Another implementation of the protocol replaces this folder and nothing else.
+//! The vhost-user protocol, its messages by means of the `vhost` crate, hidden behind this module: the
+//! rest of the crate sees a [`QueueHandler`] that is handed [`Ring`]s, and a [`FrontEnd`] to start and
+//! stop. Another implementation of the protocol replaces this folder and nothing else.
+//!
+//! * `front_end` accepts a connection and reads its messages until it ends.
+//! * `session` is what the messages do; `memory` and `inflight` are what they share.
+//! * `worker` waits for kicks and has queues served.
+//! * `ring` is a queue's life, `split` the structures in guest memory.
 
 mod front_end;
-mod handler;
+mod inflight;
+mod memory;
 mod ring;
+mod session;
+mod split;
+mod worker;
 
 pub use front_end::FrontEnd;
+pub(crate) use memory::{Memory, Segment};
 #[cfg(test)]
-pub(crate) use ring::ring_with_a_command;
-pub use ring::{Ring, RingError, Ticket};
+pub(crate) use ring::tests::ring_with_a_command;
+pub use ring::{Ring, Ticket};
+pub(crate) use split::Descriptors;
+pub use split::RingError;
 
 /// Somebody who keeps chains of a ring for later.
 pub trait Keeper: Send + Sync {
@@ -33,11 +45,9 @@ pub trait QueueHandler: Send + Sync + 'static {
     /// worker.
     fn serve(&self, port: usize, queue: usize, ring: &Ring);
 
-    /// The front end of this port has gone, and no worker of it runs any more. Chains of it that are
-    /// still kept have to be dropped.
+    /// The front end of this port has gone, its rings are stopped, and no worker of it runs any more.
     fn session_ended(&self, port: usize);
 }
 
-/// Most virtqueues of a device: the vhost-user-backend crate names the queues of a worker in a 64-bit
-/// mask.
-pub const QUEUES_MAX: usize = 64;
+/// Most virtqueues of a device: the protocol names one in a byte.
+pub const QUEUES_MAX: usize = 256;

@@ -15,7 +15,7 @@ use crate::{
 #[case::without_event_idx(false)]
 fn inquiry_answers_36_bytes(#[case] event_idx: bool) {
     let daemon = Daemon::start();
-    let guest = Guest::connect_with(&daemon.socket, 4, event_idx);
+    let guest = Guest::connect_with(&daemon.socket, 4, event_idx, false);
     let answer = guest.command(UNIT, &inquiry(36), &[], 36);
     assert_eq!((answer.response, answer.status, answer.residual), (0, 0, 0));
     assert_eq!(answer.used_len, 108 + 36);
@@ -192,7 +192,7 @@ fn every_queue_serves_every_unit_at_once() {
 #[case::without_event_idx(false)]
 fn indices_wrap(#[case] event_idx: bool) {
     let daemon = Daemon::start();
-    let guest = Guest::connect_with(&daemon.socket, 1, event_idx);
+    let guest = Guest::connect_with(&daemon.socket, 1, event_idx, false);
     for number in 0..70_000 {
         let answer = guest.command(UNIT, &TEST_UNIT_READY, &[], 0);
         assert_eq!((answer.response, answer.status, answer.used_len), (0, 0, 108), "{number}");

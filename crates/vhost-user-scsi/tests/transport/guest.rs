@@ -4,7 +4,9 @@
 use std::{
     cell::Cell,
     fs::File,
-    os::fd::AsRawFd,
+    io::Read,
+    net::Shutdown,
+    os::{fd::AsRawFd, unix::net::UnixStream},
     path::Path,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -19,7 +21,10 @@ use vhost::{
     VhostBackend, VhostUserMemoryRegionInfo, VringConfigData,
     vhost_user::{
         Frontend, VhostUserFrontend,
-        message::{VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures},
+        message::{
+            VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+            VhostUserVirtioFeatures,
+        },
     },
 };
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -71,6 +76,13 @@ pub(crate) struct Guest {
     data_end: Cell<u64>,
     rings: Vec<Ring>,
     event_idx: bool,
+    inflight: Option<Inflight>,
+}
+
+/// The memory that says what is in flight, which the front end keeps.
+pub(crate) struct Inflight {
+    pub(crate) description: VhostUserInflight,
+    pub(crate) file: File,
 }
 
 struct Ring {
@@ -83,41 +95,64 @@ struct Ring {
     used: Cell<u16>,
 }
 
+/// Negotiates; returns the front end and the features offered.
+fn negotiate(socket: &Path, queues: u16, event_idx: bool, inflight: bool) -> (Frontend, u64) {
+    let mut frontend = Frontend::connect(socket, queues.into()).expect("the device listens");
+    frontend.set_owner().expect("owner");
+    let features = frontend.get_features().expect("features");
+    let wanted = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+        | F_VERSION_1
+        | F_INDIRECT_DESC
+        | if event_idx { F_EVENT_IDX } else { 0 };
+    assert_eq!(features & wanted, wanted, "offered: {features:#x}");
+    let offered = frontend.get_protocol_features().expect("protocol features");
+    // MQ, REPLY_ACK, INFLIGHT_SHMFD, CONFIGURE_MEM_SLOTS. QEMU warns about CONFIG.
+    assert_eq!(offered.bits(), 1 << 0 | 1 << 3 | 1 << 12 | 1 << 15);
+    let mut acked = offered;
+    acked.set(VhostUserProtocolFeatures::INFLIGHT_SHMFD, inflight);
+    frontend.set_protocol_features(acked).expect("protocol features");
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    assert!(frontend.get_queue_num().expect("queue number") >= u64::from(queues));
+    frontend.set_features(wanted).expect("features");
+    (frontend, features)
+}
+
 impl Guest {
     /// Connects to the device and starts control, event and `request_queues` request queues, all with
     /// EVENT_IDX.
     pub(crate) fn connect(socket: &Path, request_queues: u16) -> Guest {
-        Self::connect_with(socket, request_queues, true)
+        Self::connect_with(socket, request_queues, true, false)
     }
 
-    pub(crate) fn connect_with(socket: &Path, request_queues: u16, event_idx: bool) -> Guest {
-        let memory = new_memory();
+    /// The same with a front end that keeps the memory that says what is in flight.
+    pub(crate) fn connect_with_inflight(socket: &Path, request_queues: u16) -> Guest {
+        Self::connect_with(socket, request_queues, true, true)
+    }
+
+    pub(crate) fn connect_with(
+        socket: &Path,
+        request_queues: u16,
+        event_idx: bool,
+        inflight: bool,
+    ) -> Guest {
         let queues = 2 + request_queues;
-        let mut frontend = Frontend::connect(socket, queues.into()).expect("the device listens");
-        frontend.set_owner().expect("owner");
-        let features = frontend.get_features().expect("features");
-        let wanted = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
-            | F_VERSION_1
-            | F_INDIRECT_DESC
-            | if event_idx { F_EVENT_IDX } else { 0 };
-        assert_eq!(features & wanted, wanted, "offered: {features:#x}");
-        let offered = frontend.get_protocol_features().expect("protocol features");
-        let acked = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
-        // QEMU warns about CONFIG.
-        assert_eq!(offered, acked);
-        frontend.set_protocol_features(acked).expect("protocol features");
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        assert!(frontend.get_queue_num().expect("queue number") >= u64::from(queues));
-        frontend.set_features(wanted).expect("features");
+        let (frontend, features) = negotiate(socket, queues, event_idx, inflight);
         let mut guest = Guest {
             frontend,
             features,
-            memory,
+            memory: new_memory(),
             data_end: Cell::new(DATA),
             rings: Vec::new(),
             event_idx,
+            inflight: None,
         };
         guest.share_memory();
+        if inflight {
+            let asked = VhostUserInflight::new(0, 0, queues, RING_LEN);
+            let (description, file) = guest.frontend.get_inflight_fd(&asked).expect("inflight");
+            guest.inflight = Some(Inflight { description, file });
+            guest.share_inflight();
+        }
         for index in 0..queues {
             guest.rings.push(Ring {
                 base: u64::from(index) * RING_AREA,
@@ -133,10 +168,67 @@ impl Guest {
         guest
     }
 
+    /// Hangs up, without a word about the rings, as if the device had died, and waits until it leaves
+    /// them alone. The guest goes on.
+    pub(crate) fn lose_device(&mut self) {
+        let connection = borrow(&self.frontend).try_clone_to_owned().expect("a descriptor");
+        let mut connection = UnixStream::from(connection);
+        // An error means that the device is gone already; it closes its end when it has ended.
+        if connection.shutdown(Shutdown::Write).is_ok() {
+            let _gone = connection.read_to_end(&mut Vec::new());
+        }
+        // A connection to nobody; the old one is closed with the old front end.
+        let (nobody, _) = UnixStream::pair().expect("sockets");
+        self.frontend = Frontend::from_stream(nobody, self.rings.len() as u64);
+    }
+
+    /// Connects to the device that has taken the place of a lost one, as QEMU does: each ring begins
+    /// where the guest got its last answer.
+    pub(crate) fn reconnect(&mut self, socket: &Path) {
+        let queues = u16::try_from(self.rings.len()).expect("a few");
+        (self.frontend, _) = negotiate(socket, queues, self.event_idx, self.inflight.is_some());
+        self.share_memory();
+        self.share_inflight();
+        for queue in 0..self.rings.len() {
+            self.start_ring(queue, self.used_index(queue));
+        }
+    }
+
+    pub(crate) fn inflight(&self) -> &Inflight {
+        self.inflight.as_ref().expect("connected with it")
+    }
+
+    pub(crate) fn share_inflight(&mut self) {
+        if let Some(Inflight { description, file }) = &self.inflight {
+            self.frontend.set_inflight_fd(description, file.as_raw_fd()).expect("inflight");
+        }
+    }
+
     fn share_memory(&self) {
         let region = self.memory.iter().next().expect("one region");
         let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a mapped file");
         self.frontend.set_mem_table(&[info]).expect("memory table");
+    }
+
+    /// Zeroes a stopped ring, as a driver does that resets the device and sets up its queues anew.
+    pub(crate) fn clear_ring(&self, queue: usize) {
+        let ring = &self.rings[queue];
+        self.write(ring.base, &[0; 0x8000]);
+        for index in [&ring.next_descriptor, &ring.available, &ring.kicked, &ring.used] {
+            index.set(0);
+        }
+    }
+
+    /// Writes an entry of the used ring, and not its index.
+    pub(crate) fn write_used_entry(&self, queue: usize, index: u16, used: Used) {
+        let entry = self.rings[queue].base + USED + 4 + 8 * u64::from(index % RING_LEN);
+        self.write(entry, &u32::from(used.head).to_le_bytes());
+        self.write(entry + 4, &used.len.to_le_bytes());
+    }
+
+    /// Writes the index of the used ring.
+    pub(crate) fn write_used_index(&self, queue: usize, index: u16) {
+        self.write(self.rings[queue].base + USED + 2, &index.to_le_bytes());
     }
 
     fn host_address(&self, address: u64) -> u64 {

@@ -5,6 +5,8 @@ mod control_socket;
 mod driver;
 mod guest;
 mod held;
+mod inflight;
+mod killed;
 mod malformed;
 mod nexuses;
 mod sessions;

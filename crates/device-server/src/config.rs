@@ -7,6 +7,9 @@ use scsi::LunAddress;
 /// Largest medium in RAM, in bytes. Pages are taken from the system when first written.
 pub const RAM_LEN_MAX: u64 = 16 << 30;
 
+/// The same of a thinly provisioned unit, which takes none for what is not mapped, whatever is read.
+pub const THIN_RAM_LEN_MAX: u64 = 16 << 40;
+
 /// The targets and logical units of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceConfig {
@@ -29,6 +32,29 @@ pub struct LuConfig {
     pub medium: MediumConfig,
     /// Whether writes are refused with DATA PROTECT.
     pub write_protect: bool,
+    /// Whether blocks can be unmapped.
+    pub provisioning: Provisioning,
+    /// How blocks lie in physical blocks.
+    pub physical_blocks: PhysicalBlocks,
+}
+
+/// LOGICAL BLOCK PROVISIONING of a unit (SBC, Logical block provisioning).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Provisioning {
+    /// Fully provisioned: every block is mapped, always. UNMAP changes nothing.
+    #[default]
+    Full,
+    /// Thinly provisioned, in granules of 4096 bytes. What is not mapped reads as zeros.
+    Thin,
+}
+
+/// Physical blocks as READ CAPACITY(16) reports them. They have no other effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PhysicalBlocks {
+    /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT, 0 to 15: 3 with blocks of 512 bytes is 512e.
+    pub exponent: u8,
+    /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS, less than the blocks of a physical block.
+    pub lowest_aligned: u16,
 }
 
 impl Default for LuConfig {
@@ -40,6 +66,8 @@ impl Default for LuConfig {
             blocks: 32_768,
             medium: MediumConfig::Ram,
             write_protect: false,
+            provisioning: Provisioning::Full,
+            physical_blocks: PhysicalBlocks::default(),
         }
     }
 }
@@ -58,7 +86,7 @@ pub enum DeviceType {
 /// Where the blocks of a logical unit are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MediumConfig {
-    /// Anonymous zeroed memory, at most [`RAM_LEN_MAX`] bytes.
+    /// Anonymous zeroed memory, at most [`RAM_LEN_MAX`] bytes, or [`THIN_RAM_LEN_MAX`].
     Ram,
     /// A file, created if absent and extended sparsely to the needed size, kept afterwards.
     File {
@@ -90,11 +118,16 @@ pub enum ConfigError {
         /// Length of each in bytes.
         block_len: u32,
     },
-    /// A medium in RAM beyond [`RAM_LEN_MAX`].
-    #[error("a medium of {len} bytes in memory is beyond the limit of {RAM_LEN_MAX} bytes")]
+    /// Physical blocks that READ CAPACITY(16) cannot report.
+    #[error("{} is no alignment of physical blocks of 2^{} blocks", .0.lowest_aligned, .0.exponent)]
+    PhysicalBlocks(PhysicalBlocks),
+    /// A medium in RAM beyond [`RAM_LEN_MAX`] or [`THIN_RAM_LEN_MAX`].
+    #[error("a medium of {len} bytes in memory is beyond the limit of {len_max} bytes")]
     RamTooLarge {
         /// Bytes asked for.
         len: u64,
+        /// Bytes it may have.
+        len_max: u64,
     },
     /// The system has no address space for the medium.
     #[error("no memory for a medium of {len} bytes: {reason}")]

@@ -69,6 +69,74 @@ impl<'a> FromIterator<VolatileSlice<'a>> for SgList<'a> {
     }
 }
 
+/// How much of a medium is held in a buffer of ours.
+const STAGE_LEN: usize = 64 << 10;
+
+/// Hands the medium's bytes from `offset` to `compare`, piece by piece with the number of bytes before
+/// it, until that finds a difference: how many bytes into the piece it is. Returns how many bytes in all
+/// came before it.
+pub(crate) fn compare_with(
+    medium: &dyn Medium,
+    offset: u64,
+    len: u64,
+    mut compare: impl FnMut(u64, &[u8]) -> Option<usize>,
+) -> Result<Option<u64>, MediumError> {
+    let mut stage = vec![0; STAGE_LEN];
+    let mut done = 0;
+    while done < len {
+        let count = usize::try_from(len - done).map_or(STAGE_LEN, |left| left.min(STAGE_LEN));
+        let stored = &mut stage[..count];
+        medium
+            .read_at(offset + done, &[VolatileSlice::from(&mut *stored)], count as u64)
+            .map_err(|error| MediumError { done: done + error.done, ..error })?;
+        if let Some(different) = compare(done, stored) {
+            return Ok(Some(done + different as u64));
+        }
+        done += count as u64;
+    }
+    Ok(None)
+}
+
+/// Where two equally long pieces differ first.
+pub(crate) fn first_difference(one: &[u8], other: &[u8]) -> Option<usize> {
+    if one == other {
+        return None;
+    }
+    one.iter().zip(other).position(|(one, other)| one != other)
+}
+
+/// Fills `len` bytes of the medium from `offset` with a pattern whose length divides both.
+pub(crate) fn fill(
+    medium: &dyn Medium,
+    offset: u64,
+    len: u64,
+    pattern: &[u8],
+) -> Result<(), MediumError> {
+    let mut stage = pattern.repeat((STAGE_LEN / pattern.len()).max(1));
+    let slice = VolatileSlice::from(&mut stage[..]);
+    let mut done = 0;
+    while done < len {
+        let count = (len - done).min(slice.len() as u64);
+        medium
+            .write_at(offset + done, &[slice], count)
+            .map_err(|error| MediumError { done: done + error.done, ..error })?;
+        done += count;
+    }
+    Ok(())
+}
+
+impl<'a> SgList<'a> {
+    /// The same without its first bytes.
+    fn behind(&self, mut skip: u64) -> SgList<'a> {
+        let rest = |slice: &VolatileSlice<'a>| {
+            let start = usize::try_from(skip).map_or(slice.len(), |skip| skip.min(slice.len()));
+            skip -= start as u64;
+            slice.subslice(start, slice.len() - start).expect("within")
+        };
+        self.slices.iter().map(rest).collect()
+    }
+}
+
 impl SgList<'_> {
     /// Copies bytes from `offset` on into `bytes`, which the list must cover.
     fn copy_out(&self, mut offset: u64, mut bytes: &mut [u8]) {
@@ -161,6 +229,47 @@ impl<'a, 'b> Mover<'a, 'b> {
         self.buffers.data_out.copy_out(0, &mut list);
         self.moved.data_out = len.into();
         Some(list)
+    }
+
+    /// Whether `len` bytes are offered. If fewer are, that is an overrun, and nothing moves.
+    pub(crate) fn offers(&mut self, len: u64) -> bool {
+        self.moved.overrun |= len > self.buffers.data_out.len();
+        !self.moved.overrun
+    }
+
+    /// Compares `len` bytes of the medium from `offset` with the beginning of what is offered, and
+    /// returns the first byte that differs, counted from there. Nothing is written.
+    pub(crate) fn compare(
+        &mut self,
+        medium: &dyn Medium,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<u64>, MediumError> {
+        let mut offered = vec![0; STAGE_LEN];
+        let mismatch = compare_with(medium, offset, len, |at, stored| {
+            let offered = &mut offered[..stored.len()];
+            self.buffers.data_out.copy_out(at, offered);
+            first_difference(stored, offered)
+        })?;
+        self.moved.data_out = self.moved.data_out.max(len);
+        Ok(mismatch)
+    }
+
+    /// Takes `len` bytes that are offered behind the first `skip` to the medium at `offset`.
+    pub(crate) fn write_behind(
+        &mut self,
+        skip: u64,
+        medium: &dyn Medium,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), MediumError> {
+        let written = medium.write_at(offset, self.buffers.data_out.behind(skip).slices(), len);
+        self.moved.data_out = skip
+            + match &written {
+                Ok(()) => len,
+                Err(error) => error.done,
+            };
+        written
     }
 
     /// Takes `len` bytes to the medium at `offset`. If fewer are offered, nothing moves: half a

@@ -31,6 +31,9 @@ pub(crate) enum CommandError {
     ReadFailed(Lba),
     /// The medium failed to take this block.
     WriteFailed(Lba),
+    /// The medium holds something else than was sent; in COMPARE AND WRITE, from this byte of the
+    /// Data-Out Buffer on.
+    Miscompare(Option<u64>),
     /// The medium failed to make durable what it had taken.
     FlushFailed,
 }
@@ -68,6 +71,9 @@ impl CommandError {
             CommandError::UnitAttention(sense) | CommandError::NotReady(sense) => sense,
             CommandError::ReadFailed(lba) => Sense::UNRECOVERED_READ_ERROR.with_information(lba.0),
             CommandError::WriteFailed(lba) => Sense::WRITE_ERROR.with_information(lba.0),
+            CommandError::Miscompare(at) => {
+                Sense { information: at, ..Sense::MISCOMPARE_DURING_VERIFY_OPERATION }
+            }
             CommandError::FlushFailed => Sense::WRITE_ERROR,
         };
         (Status::CheckCondition, Some(sense))
@@ -106,6 +112,7 @@ mod tests {
             (CommandError::NotReady(Sense::MEDIUM_NOT_PRESENT), (0x2, 0x3a, 0x00)),
             (CommandError::ReadFailed(Lba(1)), (0x3, 0x11, 0x00)),
             (CommandError::WriteFailed(Lba(1)), (0x3, 0x0c, 0x00)),
+            (CommandError::Miscompare(Some(1)), (0xe, 0x1d, 0x00)),
             (CommandError::FlushFailed, (0x3, 0x0c, 0x00)),
         ] {
             let (status, sense) = error.end();

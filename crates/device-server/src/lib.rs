@@ -15,6 +15,7 @@
 
 mod admission;
 mod attention;
+mod block_locks;
 pub mod config;
 pub mod data;
 pub mod device;
@@ -26,7 +27,9 @@ pub mod outcome;
 mod readiness;
 mod unit;
 
-pub use config::{ConfigError, DeviceConfig, DeviceType, LuConfig, MediumConfig};
+pub use config::{
+    ConfigError, DeviceConfig, DeviceType, LuConfig, MediumConfig, PhysicalBlocks, Provisioning,
+};
 pub use data::{DataBuffers, SgList};
 pub use device::{Device, Lookup, NexusId, Nexuses, TaskContext, TmfResponse};
 pub use outcome::{Aborts, Outcome};

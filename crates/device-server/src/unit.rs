@@ -5,9 +5,10 @@ use std::sync::Arc;
 use scsi::{BlockLen, LunAddress, vpd};
 
 use crate::{
-    ConfigError, LuConfig, MediumConfig, Readiness,
+    ConfigError, LuConfig, MediumConfig, PhysicalBlocks, Provisioning, Readiness,
     attention::UnitAttentions,
-    config::RAM_LEN_MAX,
+    block_locks::BlockLocks,
+    config::{RAM_LEN_MAX, THIN_RAM_LEN_MAX},
     medium::{FileMedium, Medium, RamMedium},
     mode_values::{CurrentValues, ModeValues},
     readiness::CurrentReadiness,
@@ -24,6 +25,7 @@ pub(crate) struct LogicalUnit {
     pub(crate) mode: CurrentValues,
     pub(crate) readiness: CurrentReadiness,
     pub(crate) attentions: UnitAttentions,
+    pub(crate) locks: BlockLocks,
 }
 
 /// What tells a logical unit from all others.
@@ -66,6 +68,10 @@ impl LogicalUnit {
             .bytes_of(config.blocks)
             .filter(|len| *len > 0 && i64::try_from(*len).is_ok())
             .ok_or(ConfigError::Blocks { blocks: config.blocks, block_len: config.block_len })?;
+        let PhysicalBlocks { exponent, lowest_aligned } = config.physical_blocks;
+        if exponent > 15 || u32::from(lowest_aligned) >= (1 << exponent).min(1 << 14) {
+            return Err(ConfigError::PhysicalBlocks(config.physical_blocks));
+        }
         let medium = open_medium(&config, len)?;
         let designation = Designation { identifier, address };
         Ok(Self::over(medium, config, block_len, designation))
@@ -87,6 +93,7 @@ impl LogicalUnit {
             mode,
             readiness: CurrentReadiness::default(),
             attentions: UnitAttentions::default(),
+            locks: BlockLocks::default(),
         }
     }
 
@@ -99,6 +106,11 @@ impl LogicalUnit {
     /// PERIPHERAL QUALIFIER 000b and PERIPHERAL DEVICE TYPE.
     pub(crate) fn peripheral(&self) -> u8 {
         self.config.device_type as u8
+    }
+
+    /// Whether blocks can be unmapped.
+    pub(crate) fn is_thin(&self) -> bool {
+        self.config.provisioning == Provisioning::Thin
     }
 
     /// The mode parameters it has when nothing has been selected.
@@ -119,12 +131,17 @@ impl LogicalUnit {
 }
 
 fn open_medium(config: &LuConfig, len: u64) -> Result<Arc<dyn Medium>, ConfigError> {
+    let thin = config.provisioning == Provisioning::Thin;
     match &config.medium {
-        MediumConfig::Ram if len > RAM_LEN_MAX => Err(ConfigError::RamTooLarge { len }),
         MediumConfig::Ram => {
+            let len_max = if thin { THIN_RAM_LEN_MAX } else { RAM_LEN_MAX };
+            if len > len_max {
+                return Err(ConfigError::RamTooLarge { len, len_max });
+            }
             let unavailable = |reason| ConfigError::RamUnavailable { len, reason };
             let len = usize::try_from(len).map_err(|error| unavailable(error.to_string()))?;
-            let medium = RamMedium::new(len).map_err(|error| unavailable(error.to_string()))?;
+            let medium =
+                RamMedium::new(len, thin).map_err(|error| unavailable(error.to_string()))?;
             Ok(Arc::new(medium))
         }
         MediumConfig::File { path } => {

@@ -1,8 +1,8 @@
 //! The laws that hold for every implementation, tried on the device server: each on a unit of its own.
 
 use device_server::{
-    DataBuffers, Device, DeviceConfig, DeviceType, LuConfig, LunAddress, NexusId, SgList,
-    TaskContext, TmfResponse,
+    DataBuffers, Device, DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig, NexusId,
+    PhysicalBlocks, Provisioning, SgList, TaskContext, TmfResponse,
 };
 use laws::{Completion, Transport, Unit};
 use libtest_mimic::{Arguments, Trial};
@@ -13,11 +13,14 @@ const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
 struct InProcess(Device);
 
 impl InProcess {
-    fn with(unit: Unit) -> Self {
+    fn with(unit: Unit, medium: MediumConfig) -> Self {
         let config = LuConfig {
             device_type: DeviceType::Disk,
             block_len: unit.block_len,
             blocks: laws::BLOCKS,
+            medium,
+            provisioning: if unit.thin { Provisioning::Thin } else { Provisioning::Full },
+            physical_blocks: PhysicalBlocks { exponent: unit.physical_exponent, lowest_aligned: 0 },
             ..LuConfig::default()
         };
         let config = DeviceConfig { identifier: 1, units: vec![(ADDRESS, config)] };
@@ -59,12 +62,23 @@ impl Transport for InProcess {
     }
 }
 
-fn main() {
-    let trials = laws::all().map(|law| {
-        Trial::test(law.title(), || {
-            law.check(&InProcess::with(law.unit));
+/// Each law on a medium in RAM and on one in a file.
+fn trials() -> impl Iterator<Item = Trial> {
+    laws::all().flat_map(|law| {
+        let in_ram = Trial::test(format!("{} in RAM", law.title()), || {
+            law.check(&InProcess::with(law.unit, MediumConfig::Ram));
             Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+        });
+        let in_a_file = Trial::test(format!("{} in a file", law.title()), || {
+            let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+            let medium = MediumConfig::File { path: folder.path().join("medium") };
+            law.check(&InProcess::with(law.unit, medium));
+            Ok(())
+        });
+        [in_ram, in_a_file]
+    })
+}
+
+fn main() {
+    libtest_mimic::run(&Arguments::from_args(), trials().collect()).exit();
 }

@@ -10,11 +10,16 @@
 
 #![forbid(unsafe_code)]
 
+mod block_sizes;
+mod compare_and_write;
 mod initiator;
 mod mode_select;
+mod provisioning;
 mod start_stop;
 mod transport;
 mod unit_attention;
+mod verify;
+mod write_same;
 
 pub use initiator::{Ended, Initiator};
 pub use transport::{Completion, Transport};
@@ -38,6 +43,15 @@ pub const BLOCKS: u64 = 1024;
 
 /// 512-byte blocks.
 pub const DISK: Unit = Unit { name: "512", block_len: 512, physical_exponent: 0, thin: false };
+
+/// 4096-byte blocks.
+pub const DISK_4K: Unit = Unit { name: "4096", block_len: 4096, ..DISK };
+/// 512-byte blocks, eight to a physical block.
+pub const DISK_512E: Unit = Unit { name: "512e", physical_exponent: 3, ..DISK };
+/// 512-byte blocks, thinly provisioned.
+pub const THIN: Unit = Unit { name: "thin 512", thin: true, ..DISK };
+/// 4096-byte blocks, thinly provisioned.
+pub const THIN_4K: Unit = Unit { name: "thin 4096", thin: true, ..DISK_4K };
 
 /// Who takes part in a law.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +104,18 @@ impl Law {
 
 /// Every law, by subject.
 pub fn all() -> impl Iterator<Item = &'static Law> {
-    [mode_select::LAWS, start_stop::LAWS, unit_attention::LAWS].into_iter().flatten()
+    [
+        block_sizes::LAWS,
+        compare_and_write::LAWS,
+        mode_select::LAWS,
+        provisioning::LAWS,
+        start_stop::LAWS,
+        unit_attention::LAWS,
+        verify::LAWS,
+        write_same::LAWS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The laws of a module, as `units: initiators: names;`. One that is not listed is dead code, which the

@@ -45,9 +45,12 @@ impl Capacity10 {
     }
 }
 
+/// LBPME and LBPRZ: blocks can be unmapped and then read as zeros.
+const LBPME_LBPRZ: u8 = 0xc0;
+
 impl Capacity16 {
-    /// Of a fully provisioned unit without protection information, with `blocks` blocks, at least
-    /// one, each a physical block.
+    /// Of a unit without protection information, with `blocks` blocks, at least one, each a physical
+    /// block.
     #[must_use]
     pub fn new(blocks: u64, block_len: BlockLen) -> Self {
         Capacity16 {
@@ -58,5 +61,22 @@ impl Capacity16 {
             provisioning: [0; 2],
             reserved: [0; 16],
         }
+    }
+
+    /// With 2 to the power of `exponent` blocks in a physical block, the first of which begins at
+    /// `lowest_aligned`, of 14 bits.
+    #[must_use]
+    pub fn with_physical_blocks(mut self, exponent: u8, lowest_aligned: u16) -> Self {
+        self.exponents = exponent & 0x0f;
+        let [high, low] = lowest_aligned.to_be_bytes();
+        self.provisioning = [self.provisioning[0] & LBPME_LBPRZ | high & !LBPME_LBPRZ, low];
+        self
+    }
+
+    /// With blocks that can be unmapped and then read as zeros.
+    #[must_use]
+    pub fn thin(mut self) -> Self {
+        self.provisioning[0] |= LBPME_LBPRZ;
+        self
     }
 }

@@ -117,6 +117,90 @@ cdb! {
     }
 }
 cdb! {
+    /// VERIFY(10) (SBC).
+    Verify10, 10 {
+        /// DPO in bit 4, BYTCHK in bits 2 and 1.
+        pub flags: u8,
+        /// LOGICAL BLOCK ADDRESS.
+        pub lba: U32,
+        group: u8,
+        /// VERIFICATION LENGTH in blocks.
+        pub blocks: U16,
+    }
+}
+cdb! {
+    /// VERIFY(16) (SBC).
+    Verify16, 16 {
+        /// DPO in bit 4, BYTCHK in bits 2 and 1.
+        pub flags: u8,
+        /// LOGICAL BLOCK ADDRESS.
+        pub lba: U64,
+        /// VERIFICATION LENGTH in blocks.
+        pub blocks: U32,
+        group: u8,
+    }
+}
+cdb! {
+    /// WRITE SAME(10) (SBC).
+    WriteSame10, 10 {
+        /// ANCHOR in bit 4, UNMAP in bit 3.
+        pub flags: u8,
+        /// LOGICAL BLOCK ADDRESS.
+        pub lba: U32,
+        group: u8,
+        /// NUMBER OF LOGICAL BLOCKS.
+        pub blocks: U16,
+    }
+}
+cdb! {
+    /// WRITE SAME(16) (SBC).
+    WriteSame16, 16 {
+        /// ANCHOR in bit 4, UNMAP in bit 3, NDOB in bit 0.
+        pub flags: u8,
+        /// LOGICAL BLOCK ADDRESS.
+        pub lba: U64,
+        /// NUMBER OF LOGICAL BLOCKS.
+        pub blocks: U32,
+        group: u8,
+    }
+}
+cdb! {
+    /// COMPARE AND WRITE (SBC).
+    CompareAndWrite, 16 {
+        /// DPO in bit 4, FUA in bit 3.
+        pub flags: u8,
+        /// LOGICAL BLOCK ADDRESS.
+        pub lba: U64,
+        reserved: [u8; 3],
+        /// NUMBER OF LOGICAL BLOCKS, half of what the data-out buffer holds.
+        pub blocks: u8,
+        group: u8,
+    }
+}
+cdb! {
+    /// UNMAP (SBC).
+    Unmap, 10 {
+        /// ANCHOR in bit 0.
+        pub flags: u8,
+        reserved: [u8; 4],
+        group: u8,
+        /// PARAMETER LIST LENGTH in bytes.
+        pub parameter_list_length: U16,
+    }
+}
+cdb! {
+    /// GET LBA STATUS (SBC).
+    GetLbaStatus, 16 {
+        /// SERVICE ACTION.
+        pub service_action: u8,
+        /// STARTING LOGICAL BLOCK ADDRESS.
+        pub lba: U64,
+        /// ALLOCATION LENGTH in bytes.
+        pub allocation_length: U32,
+        reserved: u8,
+    }
+}
+cdb! {
     /// INQUIRY (SPC).
     Inquiry, 6 {
         /// EVPD in bit 0.
@@ -239,6 +323,12 @@ pub const EVPD: u8 = 0x01;
 pub const DBD: u8 = 0x08;
 /// LLBAA in byte 1 of MODE SENSE(10).
 pub const LLBAA: u8 = 0x10;
+/// BYTCHK in byte 1 of VERIFY.
+pub const BYTCHK: u8 = 0x06;
+/// UNMAP in byte 1 of WRITE SAME.
+pub const UNMAP: u8 = 0x08;
+/// NDOB in byte 1 of WRITE SAME(16).
+pub const NDOB: u8 = 0x01;
 /// PF in byte 1 of MODE SELECT.
 pub const PF: u8 = 0x10;
 /// NO_FLUSH in byte 4 of START STOP UNIT.

@@ -55,11 +55,32 @@ impl BlockRange {
     pub fn is_within(self, capacity: u64) -> bool {
         self.start.0.checked_add(self.blocks).is_some_and(|end| end <= capacity)
     }
+
+    /// Whether both have a block.
+    #[must_use]
+    pub fn overlaps(self, other: BlockRange) -> bool {
+        let end = |range: BlockRange| range.start.0.saturating_add(range.blocks);
+        self.start.0.max(other.start.0) < end(self).min(end(other))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_overlap_where_they_share_a_block() {
+        let range = |start, blocks| BlockRange { start: Lba(start), blocks };
+        for (one, other, expected) in [
+            (range(0, 4), range(3, 1), true),
+            (range(0, 4), range(4, 1), false),
+            (range(2, 0), range(0, 4), false),
+            (range(1, 2), range(0, 8), true),
+            (range(u64::MAX - 1, 1), range(0, u64::MAX), true),
+        ] {
+            assert_eq!((one.overlaps(other), other.overlaps(one)), (expected, expected));
+        }
+    }
 
     #[test]
     fn a_range_that_wraps_around_is_outside() {

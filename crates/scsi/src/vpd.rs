@@ -158,6 +158,22 @@ impl BlockDeviceCharacteristics {
     };
 }
 
+/// WSNZ in the Block Limits page: WRITE SAME of zero blocks is refused.
+pub const WSNZ: u8 = 0x01;
+/// UGAVALID in the Block Limits page.
+pub const UGAVALID: u32 = 1 << 31;
+
+/// LBPU in the Logical Block Provisioning page: UNMAP unmaps.
+pub const LBPU: u8 = 0x80;
+/// LBPWS: so does WRITE SAME(16) with UNMAP.
+pub const LBPWS: u8 = 0x40;
+/// LBPWS10: so does WRITE SAME(10) with UNMAP.
+pub const LBPWS10: u8 = 0x20;
+/// LBPRZ: unmapped blocks read as zeros.
+pub const LBPRZ: u8 = 0x04;
+/// PROVISIONING TYPE of a thinly provisioned unit.
+pub const PROVISIONING_THIN: u8 = 0x02;
+
 /// Body of the Logical Block Provisioning page without a provisioning group descriptor. All zeros:
 /// fully provisioned, no command to unmap.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

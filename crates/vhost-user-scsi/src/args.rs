@@ -174,6 +174,7 @@ impl Disk {
                 Some(path) => MediumConfig::File { path: path.clone() },
             },
             write_protect: self.read_only,
+            ..LuConfig::default()
         })
     }
 }

@@ -24,6 +24,7 @@ pub fn config_of(spec: LunSpec) -> LuConfig {
             Medium::File { path } => MediumConfig::File { path },
         },
         write_protect: spec.write_protect,
+        ..LuConfig::default()
     }
 }
 

@@ -15,6 +15,7 @@ const UNSAFE: &[&str] = &[
     "crates/bsg/src/ioctl.rs",
     "crates/coverage-plugin/src/lib.rs",
     "crates/coverage-plugin/src/map.rs",
+    "crates/device-server/src/medium/discard.rs",
     "crates/device-server/src/medium/vectored.rs",
     "crates/ublk/src/command.rs",
     "crates/ublk/src/descriptors.rs",

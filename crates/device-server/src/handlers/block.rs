@@ -9,6 +9,7 @@ use zerocopy::IntoBytes;
 
 use super::Execution;
 use crate::{
+    PhysicalBlocks,
     error::CommandError,
     medium::{Medium, MediumError},
     unit::LogicalUnit,
@@ -50,12 +51,21 @@ fn read(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(),
 fn write(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(), CommandError> {
     let unit = execution.unit;
     let (offset, len) = byte_range(unit, transfer.range)?;
+    let _writing = unit.locks.write(transfer.range);
     execution
         .data
         .write(execution.medium, offset, len)
         .map_err(|error| CommandError::WriteFailed(failed_block(unit, offset, &error)))?;
-    let write_through = !unit.mode.get().write_cache_enabled();
-    if transfer.force_unit_access || write_through { flush(execution.medium) } else { Ok(()) }
+    after_write(execution, transfer.force_unit_access)
+}
+
+/// Makes durable what a command has written, if it may not end before.
+pub(super) fn after_write(
+    execution: &Execution<'_, '_, '_>,
+    force_unit_access: bool,
+) -> Result<(), CommandError> {
+    let write_through = !execution.unit.mode.get().write_cache_enabled();
+    if force_unit_access || write_through { flush(execution.medium) } else { Ok(()) }
 }
 
 pub(super) fn synchronize_cache_10(
@@ -92,14 +102,20 @@ pub(super) fn read_capacity_10(execution: &mut Execution<'_, '_, '_>) -> Result<
 
 pub(super) fn read_capacity_16(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
     let unit = execution.unit;
-    let data = Capacity16::new(unit.config.blocks, unit.block_len);
+    let PhysicalBlocks { exponent, lowest_aligned } = unit.config.physical_blocks;
+    let data = Capacity16::new(unit.config.blocks, unit.block_len)
+        .with_physical_blocks(exponent, lowest_aligned);
+    let data = if unit.is_thin() { data.thin() } else { data };
     let allocation_length = execution.cdb::<cdb::ReadCapacity16>().allocation_length;
     execution.data.send(data.as_bytes(), allocation_length.get());
     Ok(())
 }
 
 /// Offset and length in bytes of blocks that must lie within the unit.
-fn byte_range(unit: &LogicalUnit, range: BlockRange) -> Result<(u64, u64), CommandError> {
+pub(super) fn byte_range(
+    unit: &LogicalUnit,
+    range: BlockRange,
+) -> Result<(u64, u64), CommandError> {
     if !range.is_within(unit.config.blocks) {
         return Err(CommandError::OutOfRange);
     }
@@ -109,7 +125,7 @@ fn byte_range(unit: &LogicalUnit, range: BlockRange) -> Result<(u64, u64), Comma
 }
 
 /// The block a transfer from `offset` failed at. Sense data cannot tell the cause, the log does.
-fn failed_block(unit: &LogicalUnit, offset: u64, error: &MediumError) -> Lba {
+pub(super) fn failed_block(unit: &LogicalUnit, offset: u64, error: &MediumError) -> Lba {
     let lba = Lba((offset + error.done) / u64::from(unit.block_len.bytes()));
     tracing::warn!(%lba, error = %error.source, "medium failed");
     lba

@@ -3,12 +3,18 @@
 use scsi::{
     cdb,
     inquiry::{Identification, StandardInquiry, padded, version_descriptor},
-    vpd::{BlockDeviceCharacteristics, BlockLimits, Designator, LogicalBlockProvisioning, VpdPage},
+    vpd::{
+        BlockDeviceCharacteristics, BlockLimits, Designator, LBPRZ, LBPU, LBPWS, LBPWS10,
+        LogicalBlockProvisioning, PROVISIONING_THIN, UGAVALID, VpdPage, WSNZ,
+    },
 };
 use zerocopy::IntoBytes;
 
-use super::Execution;
-use crate::{DeviceType, error::CommandError, unit::LogicalUnit};
+use super::{
+    Execution,
+    provisioning::{UNMAP_DESCRIPTORS_MAX, WRITE_SAME_MAX},
+};
+use crate::{DeviceType, error::CommandError, medium::GRANULE, unit::LogicalUnit};
 
 /// Who every unit says it is.
 pub(super) const IDENTIFICATION: Identification =
@@ -42,16 +48,47 @@ fn vpd(unit: &LogicalUnit, page: VpdPage) -> Vec<u8> {
         VpdPage::SupportedPages => VpdPage::ALL.map(VpdPage::code).to_vec(),
         VpdPage::UnitSerialNumber => unit.designation.serial().into_bytes(),
         VpdPage::DeviceIdentification => designators(unit),
-        // No limit on transfers, and none of the commands the other fields are about.
-        VpdPage::BlockLimits => BlockLimits::default().as_bytes().to_vec(),
+        VpdPage::BlockLimits => block_limits(unit).as_bytes().to_vec(),
         VpdPage::BlockDeviceCharacteristics => {
             BlockDeviceCharacteristics::NON_ROTATING.as_bytes().to_vec()
         }
-        VpdPage::LogicalBlockProvisioning => {
-            LogicalBlockProvisioning::default().as_bytes().to_vec()
-        }
+        VpdPage::LogicalBlockProvisioning => logical_block_provisioning(unit).as_bytes().to_vec(),
     };
     page.with_body(unit.peripheral(), &body)
+}
+
+/// No limit on transfers.
+fn block_limits(unit: &LogicalUnit) -> BlockLimits {
+    let physical = 1 << unit.config.physical_blocks.exponent;
+    let limits = BlockLimits {
+        flags: WSNZ,
+        compare_and_write_max: u8::MAX,
+        transfer_granularity: if physical == 1 { 0 } else { physical }.into(),
+        write_same_max: WRITE_SAME_MAX.into(),
+        ..BlockLimits::default()
+    };
+    if !unit.is_thin() {
+        return limits;
+    }
+    let granule = GRANULE / u64::from(unit.block_len.bytes());
+    BlockLimits {
+        unmap_lba_max: u32::MAX.into(),
+        unmap_descriptor_max: u32::from(UNMAP_DESCRIPTORS_MAX).into(),
+        unmap_granularity: u32::try_from(granule).expect("few blocks").into(),
+        unmap_alignment: UGAVALID.into(),
+        ..limits
+    }
+}
+
+fn logical_block_provisioning(unit: &LogicalUnit) -> LogicalBlockProvisioning {
+    if !unit.is_thin() {
+        return LogicalBlockProvisioning::default();
+    }
+    LogicalBlockProvisioning {
+        flags: LBPU | LBPWS | LBPWS10 | LBPRZ,
+        provisioning_type: PROVISIONING_THIN,
+        ..LogicalBlockProvisioning::default()
+    }
 }
 
 fn designators(unit: &LogicalUnit) -> Vec<u8> {

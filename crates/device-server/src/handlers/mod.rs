@@ -1,11 +1,15 @@
 //! One function for each row of the command table.
 
 mod absent;
+#[cfg(test)]
+mod atomic_tests;
 mod block;
+mod compare;
 mod inquiry;
 mod mode;
 mod mode_select;
 mod primary;
+mod provisioning;
 mod start_stop;
 #[cfg(test)]
 mod tests;
@@ -97,13 +101,20 @@ pub(crate) fn handler(command: Command) -> Handler {
         Command::ReadCapacity10 => block::read_capacity_10,
         Command::Read10 => block::read_10,
         Command::Write10 => block::write_10,
+        Command::Verify10 => compare::verify_10,
         Command::SynchronizeCache10 => block::synchronize_cache_10,
+        Command::WriteSame10 => provisioning::write_same_10,
+        Command::Unmap => provisioning::unmap,
         Command::ModeSelect10 => mode_select::mode_select_10,
         Command::ModeSense10 => mode::mode_sense_10,
         Command::Read16 => block::read_16,
+        Command::CompareAndWrite => compare::compare_and_write,
         Command::Write16 => block::write_16,
+        Command::Verify16 => compare::verify_16,
         Command::SynchronizeCache16 => block::synchronize_cache_16,
+        Command::WriteSame16 => provisioning::write_same_16,
         Command::ReadCapacity16 => block::read_capacity_16,
+        Command::GetLbaStatus => provisioning::get_lba_status,
         Command::ReportLuns => primary::report_luns,
         Command::ReportSupportedOperationCodes => primary::report_supported_operation_codes,
         Command::Read12 => block::read_12,

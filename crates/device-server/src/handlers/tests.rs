@@ -14,7 +14,7 @@ use crate::{
     data::Mover,
     error::CommandError,
     handlers::Execution,
-    medium::{Medium, MediumError},
+    medium::{Extent, Medium, MediumError},
     mode_values::ModeValues,
     unit::LogicalUnit,
 };
@@ -46,6 +46,20 @@ impl Medium for Recorder {
     fn flush(&self) -> io::Result<()> {
         self.call("flush");
         if self.flush_fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn verify(&self, _: u64, _: u64) -> Result<(), MediumError> {
+        self.call("verify");
+        Ok(())
+    }
+
+    fn unmap(&self, _: u64, _: u64) -> io::Result<()> {
+        self.call("unmap");
+        Ok(())
+    }
+
+    fn extent(&self, _: u64, len: u64) -> io::Result<Extent> {
+        Ok(Extent { mapped: true, len })
     }
 
     fn has_volatile_cache(&self) -> bool {

@@ -2,14 +2,21 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Seek, SeekFrom},
+    io::{self, Seek},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
 };
 
+use rustix::{
+    fs::{FallocateFlags, SeekFrom, fallocate, seek},
+    io::Errno,
+};
 use vm_memory::VolatileSlice;
 
-use super::{Medium, MediumError, vectored};
+use super::{Extent, Medium, MediumError, vectored};
+
+/// How much of a file is looked at in one go.
+const VERIFY_LEN: usize = 128 << 10;
 
 /// A regular file or a block device. Data moves between the page cache and the buffers without a
 /// copy of ours in between.
@@ -54,7 +61,7 @@ fn stored_len(mut file: &File) -> io::Result<u64> {
     if metadata.is_file() {
         Ok(metadata.len())
     } else if metadata.file_type().is_block_device() {
-        file.seek(SeekFrom::End(0))
+        file.seek(io::SeekFrom::End(0))
     } else {
         let message = "neither a regular file nor a block device";
         Err(io::Error::new(io::ErrorKind::InvalidInput, message))
@@ -82,6 +89,48 @@ impl Medium for FileMedium {
 
     fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn verify(&self, offset: u64, len: u64) -> Result<(), MediumError> {
+        let mut buffer = vec![0; VERIFY_LEN];
+        let mut done = 0;
+        while done < len {
+            let failed = |source| MediumError { done, source };
+            let extent = self.extent(offset + done, len - done).map_err(failed)?;
+            let count = extent.len.min(VERIFY_LEN as u64);
+            if extent.mapped {
+                let slices = [VolatileSlice::from(&mut buffer[..])];
+                self.read_at(offset + done, &slices, count)
+                    .map_err(|error| MediumError { done: done + error.done, ..error })?;
+                done += count;
+            } else {
+                done += extent.len;
+            }
+        }
+        Ok(())
+    }
+
+    fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&self.file, flags, offset, len)?)
+    }
+
+    /// What is a hole in the file.
+    fn extent(&self, offset: u64, len: u64) -> io::Result<Extent> {
+        let find = |what| match seek(&self.file, what) {
+            Ok(at) => Ok(Some(at)),
+            // Nothing of it up to the end of the file.
+            Err(Errno::NXIO) => Ok(None),
+            Err(error) => Err(io::Error::from(error)),
+        };
+        let data = find(SeekFrom::Data(offset))?;
+        let (mapped, end) = match data {
+            Some(data) if data <= offset => (true, find(SeekFrom::Hole(offset))?),
+            data => (false, data),
+        };
+        // Somebody else may change the file between the two questions: there is always some progress.
+        let len = end.map_or(len, |end| len.min(end.saturating_sub(offset).max(1)));
+        Ok(Extent { mapped, len })
     }
 
     fn has_volatile_cache(&self) -> bool {

@@ -3,7 +3,9 @@
 //! A medium is shared by all queue workers and takes no lock while it copies: SAM leaves the order of
 //! overlapping SIMPLE tasks open, so readers and writers of the same blocks may see them mixed.
 
+mod discard;
 mod file;
+mod granules;
 mod ram;
 mod vectored;
 
@@ -21,6 +23,18 @@ pub struct MediumError {
     pub done: u64,
     /// What the system said.
     pub source: io::Error,
+}
+
+/// What is mapped and unmapped at once, in bytes.
+pub const GRANULE: u64 = 4096;
+
+/// Bytes that are all mapped, or none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Whether they are mapped. What is not reads as zeros.
+    pub mapped: bool,
+    /// How many.
+    pub len: u64,
 }
 
 /// Blocks seen as bytes. Callers stay within the length the medium was made with, and within the
@@ -49,6 +63,27 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// # Errors
     /// It may not be durable.
     fn flush(&self) -> io::Result<()>;
+
+    /// Looks whether these bytes can be read, without moving them.
+    ///
+    /// # Errors
+    /// The medium failed at the byte behind those that are done.
+    fn verify(&self, offset: u64, len: u64) -> Result<(), MediumError>;
+
+    /// Unmaps whole granules of a thinly provisioned unit: they read as zeros from now on, and take no
+    /// space where the system can do without. Both numbers are multiples of [`GRANULE`], or end with the
+    /// medium. Nobody writes there meanwhile.
+    ///
+    /// # Errors
+    /// The granules may be unmapped or as they were.
+    fn unmap(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// What the bytes from `offset` are, in a thinly provisioned unit, and for how many of the next
+    /// `len` bytes that holds.
+    ///
+    /// # Errors
+    /// The medium does not tell.
+    fn extent(&self, offset: u64, len: u64) -> io::Result<Extent>;
 
     /// Whether written data may be lost before [`Self::flush`]: WCE, and what FUA must get past.
     fn has_volatile_cache(&self) -> bool;

@@ -4,21 +4,29 @@ use std::io;
 
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::{Medium, MediumError};
+use super::{Extent, Medium, MediumError, discard::discard, granules::Granules};
 
 /// Zeroed memory; pages are taken from the system when first written.
 #[derive(Debug)]
 pub struct RamMedium {
     region: MmapRegion,
+    /// What is mapped, if it is thinly provisioned.
+    granules: Option<Granules>,
 }
 
 impl RamMedium {
-    /// A medium of `len` bytes.
+    /// A medium of `len` bytes, all mapped unless it is thinly provisioned.
     ///
     /// # Errors
     /// The system has no address space for it.
-    pub fn new(len: usize) -> Result<Self, vm_memory::mmap::MmapRegionError> {
-        Ok(RamMedium { region: MmapRegion::new(len)? })
+    pub fn new(len: usize, thin: bool) -> Result<Self, vm_memory::mmap::MmapRegionError> {
+        let granules = thin.then(|| Granules::new(len as u64));
+        Ok(RamMedium { region: MmapRegion::new(len)?, granules })
+    }
+
+    fn stored(&self, offset: u64, len: usize) -> io::Result<VolatileSlice<'_>> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        self.region.get_slice(start, len).map_err(io::Error::other)
     }
 
     /// Walks `len` bytes of the region from `offset` and the slices side by side.
@@ -27,7 +35,7 @@ impl RamMedium {
         offset: u64,
         slices: &[VolatileSlice<'_>],
         len: u64,
-        copy: impl Fn(&VolatileSlice<'_>, &VolatileSlice<'_>),
+        mut copy: impl FnMut(u64, &VolatileSlice<'_>, &VolatileSlice<'_>),
     ) -> Result<(), MediumError> {
         let mut done = 0;
         for slice in slices {
@@ -35,17 +43,48 @@ impl RamMedium {
             if count == 0 {
                 continue;
             }
-            let stored = usize::try_from(offset + done)
-                .map_err(io::Error::other)
-                .and_then(|start| self.region.get_slice(start, count).map_err(io::Error::other))
-                .map_err(|source| MediumError { done, source })?;
+            let stored =
+                self.stored(offset + done, count).map_err(|source| MediumError { done, source })?;
             let piece = slice
                 .subslice(0, count)
                 .map_err(|source| MediumError { done, source: io::Error::other(source) })?;
-            copy(&stored, &piece);
+            copy(offset + done, &stored, &piece);
             done += count as u64;
         }
         Ok(())
+    }
+}
+
+/// Reads memory that may be unmapped in part. What is unmapped is not touched: reading it would make the
+/// system keep tables for it.
+fn read_granules(
+    granules: &Granules,
+    offset: u64,
+    stored: &VolatileSlice<'_>,
+    piece: &VolatileSlice<'_>,
+) {
+    let mut at = 0;
+    while at < piece.len() {
+        let extent = granules.extent(offset + at as u64, (piece.len() - at) as u64);
+        let len = usize::try_from(extent.len).expect("no longer than the piece");
+        let within = "within both slices, which are equally long";
+        let piece = piece.subslice(at, len).expect(within);
+        if extent.mapped {
+            stored.subslice(at, len).expect(within).copy_to_volatile_slice(piece);
+        } else {
+            zero(&piece);
+        }
+        at += len;
+    }
+}
+
+fn zero(slice: &VolatileSlice<'_>) {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut at = 0;
+    while at < slice.len() {
+        let len = ZEROS.len().min(slice.len() - at);
+        slice.subslice(at, len).expect("within").copy_from(&ZEROS[..len]);
+        at += len;
     }
 }
 
@@ -56,7 +95,10 @@ impl Medium for RamMedium {
         into: &[VolatileSlice<'_>],
         len: u64,
     ) -> Result<(), MediumError> {
-        self.copy(offset, into, len, |stored, piece| stored.copy_to_volatile_slice(*piece))
+        self.copy(offset, into, len, |at, stored, piece| match &self.granules {
+            Some(granules) => read_granules(granules, at, stored, piece),
+            None => stored.copy_to_volatile_slice(*piece),
+        })
     }
 
     fn write_at(
@@ -65,11 +107,34 @@ impl Medium for RamMedium {
         from: &[VolatileSlice<'_>],
         len: u64,
     ) -> Result<(), MediumError> {
-        self.copy(offset, from, len, |stored, piece| piece.copy_to_volatile_slice(*stored))
+        if let Some(granules) = &self.granules {
+            granules.map(offset, len);
+        }
+        self.copy(offset, from, len, |_, stored, piece| piece.copy_to_volatile_slice(*stored))
     }
 
     fn flush(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Memory can be read.
+    fn verify(&self, _: u64, _: u64) -> Result<(), MediumError> {
+        Ok(())
+    }
+
+    fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {
+        let Some(granules) = &self.granules else { return Ok(()) };
+        // In this order: what is unmapped is not looked at.
+        granules.unmap(offset, len);
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        discard(&self.stored(offset, len)?)
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> io::Result<Extent> {
+        Ok(match &self.granules {
+            Some(granules) => granules.extent(offset, len),
+            None => Extent { mapped: true, len },
+        })
     }
 
     fn has_volatile_cache(&self) -> bool {

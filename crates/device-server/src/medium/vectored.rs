@@ -1,4 +1,4 @@
-//! `preadv` and `pwritev` between a file and volatile memory: the only unsafe code of this crate.
+//! `preadv` and `pwritev` between a file and volatile memory.
 //!
 //! The standard library's vectored I/O wants references to memory, which must not change behind
 //! their back; a guest's memory does. So the system call gets raw pointers.

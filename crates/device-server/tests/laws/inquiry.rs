@@ -96,9 +96,11 @@ fn vpd_83_has_a_t10_vendor_id_and_an_naa_designator() {
 }
 
 #[test]
-fn vpd_b0_reports_no_limit_and_no_optional_command() {
-    let mut expected = vec![0, 0xb0, 0, 0x3c];
-    expected.extend_from_slice(&[0; 0x3c]);
+fn vpd_b0_limits_compare_and_write_and_write_same_only() {
+    let mut expected = vec![0, 0xb0, 0, 0x3c, 0x01, 255];
+    expected.resize(36, 0);
+    expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+    expected.resize(64, 0);
     assert_eq!(vpd(0xb0), expected);
 }
 

@@ -11,5 +11,6 @@ mod mode;
 mod opcodes;
 mod primary;
 mod residual;
+mod sparse;
 mod task_management;
 mod unit_attention;

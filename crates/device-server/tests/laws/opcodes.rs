@@ -6,7 +6,7 @@ use scsi::Command;
 use crate::fixture::{Bench, disk, invalid_bit, invalid_byte};
 
 /// How many commands there are, those of one operation code counted each.
-const COMMANDS: u16 = 22;
+const COMMANDS: u16 = 29;
 
 fn rsoc(options: u8, opcode: u8, service_action: u8) -> [u8; 12] {
     [0xa3, 0x0c, options, opcode, 0, service_action, 0, 0, 0x10, 0, 0, 0]
@@ -59,9 +59,9 @@ fn one_command_with_a_service_action(#[case] options: u8) {
 #[rstest]
 #[case::opcode(1, 0xff, 0)]
 #[case::opcode_for_service_action(2, 0xff, 1)]
-#[case::service_action(2, 0x9e, 0x12)]
+#[case::service_action(2, 0x9e, 0x13)]
 #[case::either_opcode(3, 0xff, 0)]
-#[case::either_service_action(3, 0x9e, 0x12)]
+#[case::either_service_action(3, 0x9e, 0x13)]
 #[case::service_action_of_a_command_without(3, 0x28, 1)]
 fn a_command_that_is_not_there_is_not_supported(
     #[case] options: u8,

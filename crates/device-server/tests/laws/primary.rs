@@ -75,7 +75,7 @@ fn report_luns_allocation_length_only_cuts() {
 fn an_unknown_operation_code_is_refused() {
     assert_eq!(Bench::new(disk()).refused(&[0xff; 32]), sense(5, 0x20, 0));
     // GROUP CODE 4 without a row, and no CDB at all.
-    assert_eq!(Bench::new(disk()).refused(&[0x8f; 16]), sense(5, 0x20, 0));
+    assert_eq!(Bench::new(disk()).refused(&[0x8d; 16]), sense(5, 0x20, 0));
     assert_eq!(Bench::new(disk()).refused(&[]), sense(5, 0x20, 0));
 }
 

@@ -26,6 +26,8 @@ use crate::{
 
 /// Room for what is kept.
 const KEPT: u64 = 700_000_000;
+/// Where kept modules are.
+const KEPT_MODULES: &str = "kernel";
 /// What is kept beside `vmlinux`, of the package's modules.
 const MODULES: [&str; 3] = ["kernel/block", "kernel/drivers/block", "kernel/drivers/scsi"];
 
@@ -59,7 +61,7 @@ pub fn get(context: Context<'_>, kernel: &Kernel) -> Result<DebugFiles, Error> {
             None
         }
     };
-    Ok(DebugFiles { vmlinux: dir.join("vmlinux"), modules: dir.join("kernel"), source })
+    Ok(DebugFiles { vmlinux: dir.join("vmlinux"), modules: dir.join(KEPT_MODULES), source })
 }
 
 /// All suites that kernels come from.
@@ -146,12 +148,21 @@ fn unpack(deb: &Path, dir: &Path, release: &str, mut alive: impl FnMut()) -> Res
     if output.text().contains("No space left on device") {
         return Err(disk_full(dir, KEPT).into());
     }
-    // A kernel whose drivers are built in has no such directories, and tar says so.
-    if dir.join("vmlinux").exists() {
-        Ok(())
-    } else {
-        Err(Error::Layout { release: release.to_owned(), what: "vmlinux with debug information" })
+    // A kernel whose drivers are built in has no such directories, and tar says so. Anything else it
+    // says may have left half a file.
+    let is_about_absence = |line: &str| {
+        line.ends_with(": Not found in archive") || line.contains(": Exiting with failure status")
+    };
+    if !output.status.success() && !output.stderr.lines().all(is_about_absence) {
+        return Err(tools::failed(&tar, &output).into());
     }
+    if !dir.join("vmlinux").exists() {
+        let what = "vmlinux with debug information";
+        return Err(Error::Layout { release: release.to_owned(), what });
+    }
+    let modules = dir.join(KEPT_MODULES);
+    fs::create_dir_all(&modules).map_err(at("make", &modules))?;
+    Ok(())
 }
 
 /// The package must tell of the very build that is booted.
@@ -164,3 +175,6 @@ fn check(kernel: &Kernel, vmlinux: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

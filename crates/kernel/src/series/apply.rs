@@ -126,7 +126,7 @@ impl Scratch<'_> {
             Err(ApplyError::Refused { patch, file: file.to_owned(), why })
         };
         let is_inside = file.components().all(|part| matches!(part, Component::Normal(_)));
-        if !is_inside || file.as_os_str().is_empty() {
+        if !is_inside {
             return refused("lies outside the tree");
         }
         if file.starts_with(".git") {

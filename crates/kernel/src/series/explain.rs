@@ -123,3 +123,63 @@ fn most_alike(old: &[String], lines: &[&str], near: usize) -> Option<usize> {
     best.max_by_key(|(score, at)| (*score, std::cmp::Reverse((at + 1).abs_diff(near))))
         .map(|(_, at)| at)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn patch(diff: &str) -> Patch {
+        Patch {
+            number: None,
+            subject: "x".to_owned(),
+            author: String::new(),
+            files: vec![PathBuf::from("x.c")],
+            strip: 1,
+            diff: diff.as_bytes().to_vec(),
+        }
+    }
+
+    /// The reason why `diff` fails at line 1 of `x.c`.
+    fn told(diff: &str, content: &str) -> String {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::write(dir.path().join("x.c"), content).expect("write");
+        let words =
+            "Checking patch x.c...\nerror: while searching for:\nerror: patch failed: x.c:1\n";
+        reason(words, &patch(diff), dir.path()).to_string()
+    }
+
+    #[test]
+    fn words_that_are_not_known_are_passed_on() {
+        let root = Path::new("/nonexistent");
+        let words = "Checking patch x.c...\nerror: x.c: wrong type\nhint: no\nerror: that is all\n";
+        let other = Reason::Other("x.c: wrong type; that is all".to_owned());
+        assert_eq!(reason(words, &patch(""), root), other);
+        // A line at which the patch has no hunk.
+        let words = "error: patch failed: x.c:9\n";
+        let other = Reason::Other("patch failed: x.c:9".to_owned());
+        assert_eq!(reason(words, &patch("--- a/x.c\n+++ b/x.c\n@@ -1 +1 @@\n-a\n"), root), other);
+    }
+
+    #[test]
+    fn tabs_are_shown_as_wide_as_they_are() {
+        let diff = "--- a/x.c\n+++ b/x.c\n@@ -1,2 +1,2 @@\n common\n-\treturn 0;\t\n+\treturn 1;\n";
+        assert_eq!(
+            told(diff, "common\n\treturn 2;\t\n"),
+            "x.c is different at its hunk 1 (line 1)\n  the patch expects:\n            return 0;\n  \
+             the file has at line 2:\n            return 2;"
+        );
+    }
+
+    /// Short statements tell a place as well as long ones.
+    #[test]
+    fn line_of_three_letters_is_a_likeness_and_one_of_two_is_none() {
+        let diff =
+            |line: &str| format!("--- a/x.c\n+++ b/x.c\n@@ -1,2 +1,2 @@\n {line}\n-gone\n+new\n");
+        let place = "the file has at line 3:";
+        assert!(told(&diff("\tfoo();"), "a\n\tfoo();\nb\n").contains(place));
+        let nothing = "the file has nothing like it";
+        assert!(told(&diff("\tif {"), "a\n\tif {\nb\n").contains(nothing));
+    }
+}

@@ -60,3 +60,64 @@ pub(super) fn files(
     }
     Ok(Ok(files.into_iter().collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, ffi::OsStr};
+
+    use super::*;
+
+    /// Whoever runs this may be in a hook of git's, which sets these.
+    #[test]
+    fn environment_leads_git_to_no_repository_and_no_configuration() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let inner = dir.path().join("inner");
+        std::fs::create_dir(&inner).expect("directory");
+        let command = command(&inner);
+        assert_eq!(command.get_current_dir(), Some(inner.as_path()));
+        let parent = dir.path().canonicalize().expect("a path");
+        let expected = [
+            ("GIT_CEILING_DIRECTORIES", Some(parent.as_os_str())),
+            ("GIT_CONFIG_GLOBAL", Some(OsStr::new("/dev/null"))),
+            ("GIT_CONFIG_NOSYSTEM", Some(OsStr::new("1"))),
+            ("GIT_DIR", None),
+            ("GIT_INDEX_FILE", None),
+            ("GIT_OBJECT_DIRECTORY", None),
+            ("GIT_PREFIX", None),
+            ("GIT_WORK_TREE", None),
+        ];
+        let set: BTreeMap<_, _> = command.get_envs().collect();
+        assert_eq!(set, expected.map(|(name, value)| (OsStr::new(name), value)).into());
+    }
+
+    /// The words of a diff, or the files it names.
+    fn files_of(strip: u32, diff: &str) -> Result<Vec<PathBuf>, String> {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("diff");
+        std::fs::write(&file, diff).expect("write");
+        files(dir.path(), strip, &file).expect("git runs")
+    }
+
+    #[test]
+    fn files_are_named_as_they_are_and_on_both_sides() {
+        // git quotes what is not ASCII.
+        let quoted = "diff --git \"a/fs/\\303\\274.c\" \"b/fs/\\303\\274.c\"\nnew file mode 100644\n\
+                      --- /dev/null\n+++ \"b/fs/\\303\\274.c\"\n@@ -0,0 +1 @@\n+x\n";
+        assert_eq!(files_of(1, quoted), Ok(vec![PathBuf::from("fs/ü.c")]));
+        let moved =
+            "diff --git a/b.c b/a b.c\nsimilarity index 100%\nrename from b.c\nrename to a b.c\n";
+        assert_eq!(files_of(1, moved), Ok(vec![PathBuf::from("a b.c"), PathBuf::from("b.c")]));
+        let plain = "--- fs/x.c\n+++ fs/x.c\n@@ -1 +1 @@\n-a\n+b\n";
+        assert_eq!(files_of(0, plain), Ok(vec![PathBuf::from("fs/x.c")]));
+        assert_eq!(files_of(1, plain), Ok(vec![PathBuf::from("x.c")]));
+        // Counts that are wrong are put right when the patch is applied.
+        let counts = plain.replace("-1 +1", "-1,3 +1,9");
+        assert_eq!(files_of(0, &counts), Ok(vec![PathBuf::from("fs/x.c")]));
+    }
+
+    #[test]
+    fn what_is_no_diff_is_told_in_gits_words() {
+        let error = files_of(1, "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n a\nb\n").expect_err("damaged");
+        assert!(error.starts_with("corrupt patch at "), "{error}");
+    }
+}

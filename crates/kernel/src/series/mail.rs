@@ -238,10 +238,11 @@ impl Reader<'_> {
     fn decoded(&self, bytes: &[u8], strip: u32) -> Result<Mail, ReadError> {
         let mail = self.write("mail", bytes)?;
         let (mut stdout, mut is_read) = (String::new(), false);
-        // A mail that lies about its character set is taken as it is.
-        for charset in ["--encoding=UTF-8", "-n"] {
+        // -u makes UTF-8 of author and subject; git 2.47 does not where --encoding says so. A mail that
+        // lies about its character set is taken as it is.
+        for charset in ["-u", "-n"] {
             let mut command = git::command(self.scratch);
-            command.args(["mailinfo", "-k", "--no-scissors", "--quoted-cr=strip", charset]);
+            command.args(["mailinfo", "-k", "--quoted-cr=strip", charset]);
             command.args(["message", "patch"]);
             command.stdin(Stdio::from(File::open(&mail).map_err(ReadError::Temporary)?));
             let output = command.output().map_err(|source| tools::Error::Start {
@@ -367,3 +368,6 @@ fn base_commit(text: &[u8]) -> Option<String> {
     let is_hash = (7..=64).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_hexdigit());
     is_hash.then(|| value.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

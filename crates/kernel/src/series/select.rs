@@ -55,7 +55,7 @@ pub(super) fn series(path: &Path, mails: Vec<Mail>) -> Result<Series, ReadError>
     for (version, patches) in &pile.versions {
         notes.push(format!("left out: version {version}, {} patches", patches.len()));
     }
-    if version > 1 || !pile.versions.is_empty() {
+    if version > 1 {
         notes.push(format!("taken: version {version}"));
     }
     for mail in &pile.unnumbered {
@@ -220,3 +220,6 @@ impl Pile {
         if parts.is_empty() { "it is empty".to_owned() } else { parts.join(", ") }
     }
 }
+
+#[cfg(test)]
+mod tests;

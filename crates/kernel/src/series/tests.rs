@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use super::*;
 
 /// A file of twenty lines, `line 1` to `line 20`.
-fn twenty() -> String {
+pub(super) fn twenty() -> String {
     (1..=20).map(|n| format!("line {n}\n")).collect()
 }
 
 /// A diff that replaces line `n` of [`twenty`] in `file` by `new`, as git writes it.
-fn change(file: &str, n: usize, new: &str) -> String {
+pub(super) fn change(file: &str, n: usize, new: &str) -> String {
     let line = |n: usize| format!(" line {n}\n");
     format!(
         "diff --git a/{file} b/{file}\nindex 1234567..89abcde 100644\n--- a/{file}\n+++ b/{file}\n\
@@ -22,7 +22,7 @@ fn change(file: &str, n: usize, new: &str) -> String {
 }
 
 /// A mail of an mbox.
-fn mail(subject: &str, body: &str) -> String {
+pub(super) fn mail(subject: &str, body: &str) -> String {
     format!(
         "From 0123456789abcdef0123456789abcdef01234567 Mon Sep 17 00:00:00 2001\n\
          From: A Person <a@person.example>\nDate: Thu, 22 Jan 2026 09:56:53 +0800\n\
@@ -31,30 +31,30 @@ fn mail(subject: &str, body: &str) -> String {
 }
 
 /// A directory with a tree and whatever a test adds.
-struct Bench {
-    dir: tempfile::TempDir,
+pub(super) struct Bench {
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub(super) fn new() -> Bench {
         let bench = Bench { dir: tempfile::tempdir().expect("temporary directory") };
         bench.write("tree/block/bsg.c", twenty());
         bench.write("tree/block/other.c", twenty());
         bench
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("directory");
         fs::write(&path, content).expect("write");
         path
     }
 
-    fn mbox(&self, mails: &[String]) -> Result<Series, ReadError> {
+    pub(super) fn mbox(&self, mails: &[String]) -> Result<Series, ReadError> {
         read(&self.write("mbox", mails.concat()))
     }
 
-    fn apply(&self, series: &Series) -> Result<Patched, ApplyError> {
+    pub(super) fn apply(&self, series: &Series) -> Result<Patched, ApplyError> {
         let before = content(&self.dir.path().join("tree"));
         let applied = apply(series, &self.dir.path().join("tree"));
         assert_eq!(content(&self.dir.path().join("tree")), before, "the tree was written to");
@@ -62,7 +62,7 @@ impl Bench {
     }
 
     /// Applies one diff.
-    fn patch(&self, diff: &str) -> Result<Patched, ApplyError> {
+    pub(super) fn patch(&self, diff: &str) -> Result<Patched, ApplyError> {
         self.apply(&read(&self.write("x.patch", diff)).expect("a patch"))
     }
 }
@@ -81,11 +81,11 @@ fn content(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn subjects(series: &Series) -> Vec<String> {
+pub(super) fn subjects(series: &Series) -> Vec<String> {
     series.patches.iter().map(|patch| patch.subject.clone()).collect()
 }
 
-fn patched(applied: &Patched, file: &str) -> String {
+pub(super) fn patched(applied: &Patched, file: &str) -> String {
     fs::read_to_string(applied.overlay.root.join(file)).expect("a patched file")
 }
 
@@ -125,6 +125,7 @@ fn newest_version_is_found_in_a_thread() {
     assert_eq!(patched(&applied, "block/bsg.c"), expected);
     assert_eq!(applied.overlay.files, [Path::new("block/bsg.c")]);
     assert_eq!(applied.overlay.removed, Vec::<PathBuf>::new());
+    assert_eq!(applied.notes, series.notes);
 }
 
 #[test]
@@ -347,6 +348,19 @@ fn patch_that_does_not_fit_says_where_and_why() {
     );
 }
 
+/// What a person compares the patch with is the file as the patches before have left it.
+#[test]
+fn patch_that_does_not_fit_is_shown_beside_what_the_ones_before_made() {
+    let bench = Bench::new();
+    let first = mail("[PATCH 1/2] first", &change("block/bsg.c", 10, "made by the first"));
+    let second = mail("[PATCH 2/2] second", &change("block/bsg.c", 10, "\tx"));
+    let series = bench.mbox(&[first, second]).expect("a series");
+    let text = bench.apply(&series).expect_err("it does not fit").to_string();
+    let shown = "the patch expects:\n    line 10\n    line 11\n    line 12\n    line 13\n  the file \
+                 has at line 10:\n    made by the first\n    line 11\n    line 12\n    line 13\n";
+    assert!(text.contains(shown), "{text}");
+}
+
 /// Another file has a hunk at the same line, the file a hunk before; and the file has likenesses in
 /// two other places, one further away, one of nothing but braces.
 #[test]
@@ -427,6 +441,9 @@ fn moved_and_fuzzy_hunks_apply_and_are_noted() {
     noted(&diff.replace(" line 7\n", "  line\t7\n"), "two lines of context");
     noted(&diff.replace(" line 9\n", " line\t9\n"), "blanks of the context differ");
     noted(&diff.replace("@@ -7,7 +7,7", "@@ -7,6 +7,8"), "line counts of its hunks are wrong");
+    let worn = diff.replace("@@ -7,7 +7,7", "@@ -7,6 +7,8").replace(" line 7\n", " seven\n");
+    let worn = worn.replace(" line 8\n", " eight\n").replace(" line 9\n", " line\t9\n");
+    noted(&worn, "little of the context fits");
 }
 
 #[test]

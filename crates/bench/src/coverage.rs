@@ -33,6 +33,8 @@ mod measure;
 mod recorder;
 mod report;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
@@ -77,6 +79,12 @@ pub enum Error {
         path.display()
     )]
     Log { path: PathBuf, source: io::Error },
+    #[error(
+        "{}: tests ran, and QEMU's plugin wrote down none of the kernel's code; run it again, and report \
+         it with the version of QEMU if it stays so",
+        path.display()
+    )]
+    Silent { path: PathBuf },
     #[error(
         "the kernel {kernel} has no code of {file}; give a path relative to the kernel's tree, such as \
          drivers/scsi/scsi_bsg.c, of code that is built in or in a module the guest has loaded"

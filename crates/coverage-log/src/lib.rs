@@ -93,10 +93,16 @@ impl Log {
         Ok(self.met()?.saturating_sub(self.capacity))
     }
 
+    /// A file that was overwritten or emptied would otherwise say that nothing was met.
     fn met(&self) -> io::Result<u64> {
-        let mut word = [0; 8];
-        self.file.read_exact_at(&mut word, 8)?;
-        Ok(u64::from_le_bytes(word))
+        let mut head = [0; 16];
+        self.file.read_exact_at(&mut head, 0)?;
+        let (words, _) = head.as_chunks::<8>();
+        let [magic, met] = [words[MAGIC_WORD], words[COUNT_WORD]].map(u64::from_le_bytes);
+        if magic != MAGIC {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no log of blocks"));
+        }
+        Ok(met)
     }
 
     /// Blocks with their numbers. One that is being written this moment is left out.
@@ -166,5 +172,29 @@ mod tests {
         assert_eq!(log.blocks(1..2).expect("blocks"), []);
         write(COUNT_WORD, 5);
         assert_eq!((log.count().expect("count"), log.lost().expect("lost")), (2, 3));
+    }
+
+    /// None of them is an empty log.
+    #[test]
+    fn damaged_files_are_errors() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("log");
+        let log = Log::create(&path, 4).expect("create");
+        log.file.write_all_at(&[3, 0, 0, 0, 0, 0, 0, 0], 8).expect("write");
+        assert_eq!(log.count().expect("count"), 3);
+        for len in [0, 8, 15] {
+            log.file.set_len(len).expect("cut");
+            log.count().expect_err("too short for a count");
+            log.lost().expect_err("too short for a count");
+        }
+        log.file.set_len(64).expect("as long as before, and empty");
+        log.count().expect_err("no magic");
+        log.file.write_all_at(b"blocks 2", 0).expect("write");
+        log.lost().expect_err("another magic");
+        log.file.write_all_at(b"blocks 1", 0).expect("write");
+        log.file.write_all_at(&[3, 0, 0, 0, 0, 0, 0, 0], 8).expect("write");
+        log.file.set_len(16 + 2 * 8 + 7).expect("cut");
+        log.blocks(0..3).expect_err("the third is cut off");
+        assert_eq!(log.blocks(0..2).expect("two of them"), []);
     }
 }

@@ -53,7 +53,11 @@ pub fn measure(
     for machine in machines {
         let log = |source| Error::Log { path: machine.path().to_owned(), source };
         let places = Places::new(machine.epochs(), debug)?;
-        for (number, block) in machine.blocks().map_err(log)? {
+        let blocks = machine.blocks().map_err(log)?;
+        if blocks.is_empty() && machine.has_tested() {
+            return Err(Error::Silent { path: machine.path().to_owned() });
+        }
+        for (number, block) in blocks {
             for (object, range) in places.resolve(number, block.range()) {
                 tally.reach(object, &range, || machine.owner(number));
             }

@@ -94,6 +94,11 @@ impl Recorder {
         lock(&self.modules).clone()
     }
 
+    /// Whether the machine came as far as a test.
+    pub fn has_tested(&self) -> bool {
+        lock(&self.owners).iter().any(|(_, who)| who != BOOT)
+    }
+
     /// Who reached the block of this number.
     pub fn owner(&self, number: u64) -> String {
         let owners = lock(&self.owners);

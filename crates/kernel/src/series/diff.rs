@@ -21,7 +21,7 @@ pub(super) fn without_signature(diff: &[u8]) -> &[u8] {
     let mark = b"\n-- \n";
     let Some(at) = diff.windows(mark.len()).rposition(|window| window == mark) else { return diff };
     let mut words = diff[at + mark.len()..].split(|byte| *byte == b'\n').filter(|w| !w.is_empty());
-    let is_of_diff = |line: &&[u8]| matches!(line.first(), Some(b' ' | b'+' | b'-' | b'@' | b'\\'));
+    let is_of_diff = |line: &&[u8]| matches!(line.first(), Some(b' ' | b'+' | b'-' | b'\\'));
     let is_signature = words.clone().next().is_some() && !words.any(|line| is_of_diff(&line));
     if is_signature { &diff[..=at] } else { diff }
 }

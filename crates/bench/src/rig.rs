@@ -89,6 +89,7 @@ pub struct Rig {
     progress: Progress,
     binaries: Binaries,
     expectations: Expectations,
+    expectations_path: PathBuf,
     /// How long cargo took.
     build: Duration,
     /// The host's QEMU, and the one that reconnects or why there is none; found with the first kernel.
@@ -104,8 +105,9 @@ impl Rig {
         let binaries = cargo::build(&request.workspace)?;
         let tests = Catalog::of(&binaries.tests)?.select(&request.filters, request.exact);
         let build = stage.elapsed();
-        let usual = request.workspace.join("harness/expectations.toml");
-        let expectations = Expectations::read(request.expectations.as_ref().unwrap_or(&usual))?;
+        let usual = || request.workspace.join("harness/expectations.toml");
+        let expectations_path = request.expectations.clone().unwrap_or_else(usual);
+        let expectations = Expectations::read(&expectations_path)?;
         Ok(Rig {
             terminal,
             tests,
@@ -114,6 +116,7 @@ impl Rig {
             progress: Progress::auto(),
             binaries,
             expectations,
+            expectations_path,
             build,
             qemu: None,
         })
@@ -129,10 +132,10 @@ impl Rig {
         Ok(())
     }
 
-    /// The executables that decide results.
-    pub fn executables(&self) -> [&Path; 3] {
+    /// The files that decide results: the executables, and which failures are known.
+    pub fn deciding_files(&self) -> [&Path; 4] {
         let Binaries { agent, tests, target } = &self.binaries;
-        [agent, tests, target]
+        [agent, tests, target, &self.expectations_path]
     }
 
     /// What getting a kernel takes.

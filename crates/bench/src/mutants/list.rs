@@ -212,4 +212,64 @@ mod tests {
         let error = list.check_killers(&["a::two"].into()).expect_err("refused").to_string();
         assert_eq!(error, "list.toml: one: no test is called a::one; correct the file");
     }
+
+    /// What is wrong with a list of these rows, in the words a person reads.
+    fn refused(text: &str) -> String {
+        let error = List::parse(text, "list.toml".into()).expect_err("refused").to_string();
+        assert!(
+            error.starts_with("list.toml: ") && error.ends_with("; correct the file"),
+            "{error}"
+        );
+        error
+    }
+
+    #[test]
+    fn every_key_of_a_mutant_is_needed_but_its_killer() {
+        let good = format!("base = \"source\"\n{}", row("one", "x.c"));
+        let without = |key: &str| -> String {
+            good.lines().filter(|line| !line.starts_with(key)).map(|l| format!("{l}\n")).collect()
+        };
+        for key in ["base", "id", "file", "function", "find", "replace", "why"] {
+            let text = refused(&without(&format!("{key} =")));
+            assert!(text.contains(&format!("missing field `{key}`")), "{text}");
+        }
+        let list = List::parse(&without("killer"), "list.toml".into()).expect("valid");
+        assert_eq!(list.mutants[0].killer, None);
+        assert!(refused("base = \"source\"\n").contains("missing field `mutant`"));
+        assert!(refused(&format!("kernel = \"x\"\n{good}")).contains("unknown field `kernel`"));
+        // Where a mistake of the syntax is.
+        assert!(refused(&good.replace("find = 'a'", "find = 'a")).contains("line 6"));
+    }
+
+    #[test]
+    fn reason_is_one_line_and_a_name_is_not_empty() {
+        let with = |from: &str, to: &str| {
+            refused(&format!("base = \"source\"\n{}", row("one", "x.c").replace(from, to)))
+        };
+        assert!(with("it is so", " ").contains("one: why is one line"));
+        assert!(with("it is so", "it is\\nso").contains("one: why is one line"));
+        assert!(with("id = \"one\"", "id = \"\"").contains("\"\" is no name"));
+        assert!(with("id = \"one\"", "id = \"a_b\"").contains("\"a_b\" is no name"));
+    }
+
+    #[test]
+    fn list_that_cannot_be_read_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let error = List::read(dir.path()).expect_err("there is none").to_string();
+        assert!(error.contains("images/kernel/mutants.toml: No such file"), "{error}");
+    }
+
+    #[test]
+    fn all_changes_without_a_place_are_told_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("x.c"), "int f(void)\n{\n\treturn a;\n}\n").expect("written");
+        fs::write(dir.path().join("y.c"), "int f(void)\n{\n\treturn 1;\n}\n").expect("written");
+        let list = parse(&[row("one", "x.c"), row("two", "y.c"), row("three", "z.c")]);
+        let error = list.expect("valid").check(dir.path()).expect_err("refused");
+        let told = "two: y.c: f has \"a\" 0 times, not once";
+        assert_eq!(error.defects.len(), 2, "{error}");
+        assert_eq!(error.defects[0], told);
+        assert!(error.defects[1].starts_with("three: cannot read z.c: No such file"), "{error}");
+        parse(&[row("one", "x.c")]).expect("valid").check(dir.path()).expect("it has its place");
+    }
 }

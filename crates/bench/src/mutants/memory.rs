@@ -1,6 +1,7 @@
 //! What earlier runs found out, so that a run goes on where another was interrupted.
 //!
-//! It must not know what is remembered: keys stand for everything a finding depends on.
+//! Keys stand for everything a finding depends on: one for the world, that is what all mutants of a
+//! run have in common, and one for the mutant.
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +16,8 @@ use host::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
+
+use super::list::Mutant;
 
 /// Where findings are in the cache, a file for each world.
 const PLACE: &str = "mutants";
@@ -53,8 +56,27 @@ impl<T: Serialize + DeserializeOwned> Memory<T> {
     }
 }
 
+/// Stands for everything but the mutant: the files that decide results, the kernel without a change,
+/// whose place in the cache says what it was built from, and the tests that run, in their order.
+pub(super) fn world<'a>(
+    files: impl IntoIterator<Item = &'a Path>,
+    image: &Path,
+    tests: &[&str],
+) -> Result<String, apt::Error> {
+    let digests = files.into_iter().map(apt::sha256_of).collect::<Result<Vec<String>, _>>()?;
+    let image = image.display().to_string();
+    let parts = digests.iter().map(String::as_str).chain([image.as_str()]);
+    Ok(key(parts.chain(tests.iter().copied())))
+}
+
+/// Stands for a mutant as far as its ending depends on it.
+pub(super) fn mutant_key(mutant: &Mutant, killer: Option<&str>) -> String {
+    let Mutant { edit, .. } = mutant;
+    key([&edit.file, &edit.function, &edit.find, &edit.replace, killer.unwrap_or_default()])
+}
+
 /// A key that stands for all of `parts`.
-pub(super) fn key<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+fn key<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(u64::try_from(part.len()).expect("a length").to_le_bytes());
@@ -76,6 +98,10 @@ fn sweep(dir: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use kernel::mutation::Edit;
+
     use super::*;
 
     #[test]
@@ -97,5 +123,70 @@ mod tests {
         assert_eq!(key(["ab", "c"]), key(["ab", "c"]));
         assert_ne!(key(["ab", "c"]), key(["a", "bc"]));
         assert_ne!(key(["ab", "c"]), key(["c", "ab"]));
+    }
+
+    #[test]
+    fn findings_that_were_not_added_to_for_a_month_are_forgotten() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::at(dir.path()).expect("a cache");
+        let day = Duration::from_secs(24 * 60 * 60);
+        for (world, days) in [("old", 31), ("young", 29)] {
+            Memory::<u32>::open(&cache, world).put("a".to_owned(), 1).expect("written");
+            let file = dir.path().join(format!("mutants/{world}.json"));
+            let file = fs::File::options().append(true).open(file).expect("opened");
+            file.set_modified(SystemTime::now() - days * day).expect("dated");
+        }
+        assert_eq!(Memory::<u32>::open(&cache, "old").get("a"), None);
+        assert_eq!(Memory::<u32>::open(&cache, "young").get("a"), Some(&1));
+    }
+
+    /// Whoever builds another test, allows another failure, or runs fewer tests, asks anew.
+    #[test]
+    fn world_is_another_when_anything_in_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = ["agent", "tests", "target", "expectations.toml"].map(|n| dir.path().join(n));
+        let write = |at: usize, text: &str| fs::write(&files[at], text).expect("written");
+        (0..4).for_each(|at| write(at, "as it was"));
+        let (image, tests) = (Path::new("/cache/kernels/source-1/vmlinux"), ["a", "b"]);
+        let of = |image: &Path, tests: &[&str]| {
+            let files = files.iter().map(PathBuf::as_path);
+            world(files, image, tests).expect("they can be read")
+        };
+        let known = of(image, &tests);
+        assert_eq!(of(image, &tests), known);
+        for at in 0..4 {
+            write(at, "changed");
+            assert_ne!(of(image, &tests), known, "{}", files[at].display());
+            write(at, "as it was");
+        }
+        assert_eq!(of(image, &tests), known, "the time of a file is of no account");
+        assert_ne!(of(Path::new("/cache/kernels/source-2/vmlinux"), &tests), known);
+        for tests in [&["a"][..], &["b", "a"], &["a", "b", "c"], &["ab"]] {
+            assert_ne!(of(image, tests), known, "{tests:?}");
+        }
+        fs::remove_file(&files[1]).expect("removed");
+        let gone = world([files[1].as_path()], image, &[]).expect_err("no file");
+        assert!(gone.to_string().contains("tests"), "{gone}");
+    }
+
+    #[test]
+    fn mutant_is_another_when_its_text_or_its_killer_is() {
+        let mutant = |[file, function, find, replace]: [&str; 4], id: &str, why: &str| {
+            let [file, function, find, replace] =
+                [file, function, find, replace].map(str::to_owned);
+            let edit = Edit { file, function, find, replace };
+            Mutant { id: id.to_owned(), edit, killer: None, why: why.to_owned() }
+        };
+        let texts = ["a.c", "f", "x < 1", "x <= 1"];
+        let known = mutant_key(&mutant(texts, "m", "why"), Some("t"));
+        // What it is called has no part in what becomes of it.
+        assert_eq!(mutant_key(&mutant(texts, "n", "because"), Some("t")), known);
+        for at in 0..4 {
+            let mut texts = texts;
+            texts[at] = "other";
+            assert_ne!(mutant_key(&mutant(texts, "m", "why"), Some("t")), known, "{at}");
+        }
+        assert_ne!(mutant_key(&mutant(texts, "m", "why"), Some("u")), known);
+        assert_ne!(mutant_key(&mutant(texts, "m", "why"), None), known);
     }
 }

@@ -22,7 +22,7 @@ use kernel::{
 use self::{
     finding::{Ending, Finding, Tally, Verdict, median},
     list::{List, Mutant},
-    memory::{Memory, key},
+    memory::{Memory, mutant_key},
 };
 use crate::{
     accel::Wish,
@@ -108,7 +108,8 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     if tests.is_empty() {
         return Err(rig::Error::NoMatch { filters: request.tests.clone() }.into());
     }
-    let world = world(&rig, &mutator, &tests)?;
+    let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
+    let world = memory::world(rig.deciding_files(), &mutator.base.image, &names)?;
     let memory = Memory::open(rig.context().cache, &world);
     rig.terminal.mute();
     Run { rig, mutator, tests, memory, again: request.again, tally: Tally::default() }
@@ -153,15 +154,6 @@ fn show(rig: &Rig, mutants: &[Mutant]) {
         rig.terminal.line(&format!("    killer: {killer}"));
     }
     rig.terminal.line(&format!("{} mutants", mutants.len()));
-}
-
-/// Stands for everything but the mutant that a finding depends on.
-fn world(rig: &Rig, mutator: &Mutator, tests: &[Test]) -> Result<String, Error> {
-    let digests = rig.executables().map(apt::sha256_of);
-    let digests = digests.into_iter().collect::<Result<Vec<String>, _>>()?;
-    let image = mutator.base.image.display().to_string();
-    let parts = digests.iter().map(String::as_str).chain([image.as_str()]);
-    Ok(key(parts.chain(tests.iter().map(|test| test.name.as_str()))))
 }
 
 /// A run under way.
@@ -318,12 +310,6 @@ impl Run {
             self.rig.terminal.line(&line);
         }
     }
-}
-
-/// Stands for a mutant as far as its ending depends on it.
-fn mutant_key(mutant: &Mutant, killer: Option<&str>) -> String {
-    let Mutant { edit, .. } = mutant;
-    key([&edit.file, &edit.function, &edit.find, &edit.replace, killer.unwrap_or_default()])
 }
 
 fn seconds(duration: Duration) -> f64 {

@@ -139,9 +139,14 @@ mod tests {
         let diff = b"@@ -1,2 +1 @@\n a\n-- \n@@ -9 +8 @@\n-b\n";
         let signed = [&diff[..], b"-- \n2.43.0\n"].concat();
         assert_eq!(without_signature(&signed), diff);
-        for whole in
-            ["-a\n+b\n", " a\n-- \n", " a\n-- \n\n", " a\n-- \n\n b\n", "-- \n@@ -9 +8 @@\n-b\n"]
-        {
+        for whole in [
+            "-a\n+b\n",
+            " a\n-- \n",
+            " a\n-- \n\n",
+            " a\n-- \n\n b\n",
+            "-- \n@@ -9 +8 @@\n-b\n",
+            "-- \n\\ No newline at end of file\n",
+        ] {
             let whole = format!("@@ -1,2 +1 @@\n{whole}");
             assert_eq!(without_signature(whole.as_bytes()), whole.as_bytes());
         }

@@ -145,8 +145,8 @@ mod tests {
     fn world_is_another_when_anything_in_it_is() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = ["agent", "tests", "target", "expectations.toml"].map(|n| dir.path().join(n));
-        let write = |at: usize, text: &str| fs::write(&files[at], text).expect("written");
-        (0..4).for_each(|at| write(at, "as it was"));
+        let write = |file: &Path, text: &str| fs::write(file, text).expect("written");
+        files.iter().for_each(|file| write(file, "as it was"));
         let (image, tests) = (Path::new("/cache/kernels/source-1/vmlinux"), ["a", "b"]);
         let of = |image: &Path, tests: &[&str]| {
             let files = files.iter().map(PathBuf::as_path);
@@ -154,10 +154,10 @@ mod tests {
         };
         let known = of(image, &tests);
         assert_eq!(of(image, &tests), known);
-        for at in 0..4 {
-            write(at, "changed");
-            assert_ne!(of(image, &tests), known, "{}", files[at].display());
-            write(at, "as it was");
+        for file in &files {
+            write(file, "changed");
+            assert_ne!(of(image, &tests), known, "{}", file.display());
+            write(file, "as it was");
         }
         assert_eq!(of(image, &tests), known, "the time of a file is of no account");
         assert_ne!(of(Path::new("/cache/kernels/source-2/vmlinux"), &tests), known);

@@ -62,9 +62,9 @@ pub(super) struct Hunk {
 pub(super) fn hunks(diff: &[u8], strip: u32) -> Vec<Hunk> {
     let text = String::from_utf8_lossy(diff);
     let (mut found, mut file, mut number) = (Vec::<Hunk>::new(), String::new(), 0);
-    let (mut old_left, mut new_left) = (0_usize, 0_usize);
+    let mut old_left = 0_usize;
     for line in text.lines() {
-        if old_left + new_left > 0
+        if old_left > 0
             && let Some(hunk) = found.last_mut()
         {
             let (kind, content) = match line.chars().next() {
@@ -74,14 +74,11 @@ pub(super) fn hunks(diff: &[u8], strip: u32) -> Vec<Hunk> {
             };
             if matches!(kind, ' ' | '-') {
                 hunk.old.push(content.to_owned());
-                old_left = old_left.saturating_sub(1);
+                old_left -= 1;
             }
-            if matches!(kind, ' ' | '+') {
-                new_left = new_left.saturating_sub(1);
-            }
-        } else if let Some((start, old, new)) = line.strip_prefix("@@ -").and_then(counts) {
+        } else if let Some((start, old)) = line.strip_prefix("@@ -").and_then(counts) {
             number += 1;
-            (old_left, new_left) = (old, new);
+            old_left = old;
             found.push(Hunk { file: file.clone(), number, start, old: Vec::new() });
         } else if let Some(name) = line.strip_prefix("--- ") {
             (file, number) = (stripped(name, strip), 0);
@@ -94,16 +91,13 @@ pub(super) fn hunks(diff: &[u8], strip: u32) -> Vec<Hunk> {
     found
 }
 
-/// `12,7 +13,8 @@`: start and length of the old side, length of the new.
-fn counts(text: &str) -> Option<(usize, usize, usize)> {
+/// `12,7 +13,8 @@`: start and length of the old side. What a hunk adds behind its last old line begins
+/// with `+` and is not mistaken for anything.
+fn counts(text: &str) -> Option<(usize, usize)> {
     let (old, rest) = text.split_once(" +")?;
-    let (new, _) = rest.split_once(" @@")?;
-    let pair = |text: &str| -> Option<(usize, usize)> {
-        let (start, len) = text.split_once(',').unwrap_or((text, "1"));
-        Some((start.parse().ok()?, len.parse().ok()?))
-    };
-    let ((start, old), (_, new)) = (pair(old)?, pair(new)?);
-    Some((start, old, new))
+    rest.split_once(" @@")?;
+    let (start, len) = old.split_once(',').unwrap_or((old, "1"));
+    Some((start.parse().ok()?, len.parse().ok()?))
 }
 
 /// A name of a `---` or `+++` line without its time and its first directories.
@@ -200,7 +194,7 @@ mod tests {
 
     /// Lines that were added at the end of a hunk belong to it, however much they look like a header.
     #[test]
-    fn hunk_ends_where_both_its_counts_do() {
+    fn hunk_ends_with_what_it_adds() {
         let text =
             "--- a/x.c\n+++ b/x.c\n@@ -1,1 +1,3 @@\n a\n+b\n+@@ -5 +5 @@\n@@ -9 +11 @@\n-z\n";
         let expected = [hunk("x.c", 1, 1, &["a"]), hunk("x.c", 2, 9, &["z"])];

@@ -416,6 +416,11 @@ fn reason_is_told_from_its_likes() {
             .to_string()
     };
     let gone = change("block/gone.c", 5, "x");
+    let first = [mail("[PATCH 1/2] x", &gone), mail("[PATCH 2/2] y", &gone)];
+    let first = bench.apply(&bench.mbox(&first).expect("a series")).expect_err("it does not fit");
+    let (told, hint_of_first) = ("patch 1/2 \"x\" (1 of 2) does not apply", "choose the kernel it");
+    let first = first.to_string();
+    assert!(first.starts_with(told) && first.contains(hint_of_first), "{first}");
     let later = hint(mail("[PATCH 2/3] x", &gone));
     assert!(later.contains("the patches before 2/3 are not there"), "{later}");
     let based = hint(mail("[PATCH] x", &format!("{gone}\nbase-commit: 0123456789ab\n")));

@@ -214,7 +214,7 @@ fn kernel(cache: &Cache, checkout: &Path) -> Check {
 /// Only `--kernel-tree` and kernels built from source need these.
 fn kernel_builds() -> Check {
     let name = "kernel builds";
-    match kbuild::missing_packages(false) {
+    match kbuild::missing_packages() {
         Ok(missing) if missing.is_empty() => Check::ok(name, "everything is installed"),
         Ok(missing) => Check::warning(
             name,

@@ -149,7 +149,8 @@ pub fn host(cache: &Cache, progress: &Progress) -> Result<Qemu, Error> {
     match find(cache)? {
         Lookup::Found(qemu) => Ok(qemu),
         Lookup::NoProgram => {
-            Err(tools::Error::Missing { program: PROGRAM.to_owned(), package: PACKAGES[0] }.into())
+            let package = PACKAGES[0].to_owned();
+            Err(tools::Error::Missing { program: PROGRAM.to_owned(), package }.into())
         }
         Lookup::NoFirmware(_) => {
             tools::install(&["qemu-system-data"], FIRMWARE, Installer::here(), progress)?;

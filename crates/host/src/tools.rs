@@ -21,12 +21,15 @@ use crate::progress::Progress;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The program is not installed.
-    #[error("{program} is not installed; install the Debian package that has it: {}", install_command(&[package]))]
+    #[error(
+        "{program} is not installed; install the Debian package that has it: {}",
+        install_command(std::slice::from_ref(package))
+    )]
     Missing {
         /// The program.
         program: String,
         /// The Debian package that ships it.
-        package: &'static str,
+        package: String,
     },
     /// The program could not be started.
     #[error("cannot start {program}: {source}; check that it runs by hand")]
@@ -68,7 +71,7 @@ pub enum Error {
     #[error("Debian packages are missing: {}; run `{}`, then the same command again", packages.join(" "), install_command(packages))]
     NeedsInstall {
         /// The packages.
-        packages: Vec<&'static str>,
+        packages: Vec<String>,
     },
     /// Packages are missing on a host without apt.
     #[error(
@@ -80,13 +83,14 @@ pub enum Error {
         /// What was looked for.
         what: String,
         /// Debian's names of the packages.
-        packages: Vec<&'static str>,
+        packages: Vec<String>,
     },
 }
 
 /// The command a person types to install `packages`.
-pub fn install_command(packages: &[&str]) -> String {
+pub fn install_command<S: AsRef<str>>(packages: &[S]) -> String {
     let sudo = if rustix::process::geteuid().is_root() { "" } else { "sudo " };
+    let packages: Vec<&str> = packages.iter().map(AsRef::as_ref).collect();
     format!("{sudo}apt-get install --no-install-recommends {}", packages.join(" "))
 }
 
@@ -164,7 +168,9 @@ pub fn watch_with(
     command.env("LC_ALL", "C").env_remove("LANGUAGE");
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => Error::Missing { program: program.clone(), package },
+        std::io::ErrorKind::NotFound => {
+            Error::Missing { program: program.clone(), package: package.to_owned() }
+        }
         _ => Error::Start { program: program.clone(), source },
     })?;
 
@@ -290,17 +296,19 @@ impl Installer {
 ///
 /// # Errors
 /// [`Error::NeedsInstall`] and [`Error::NotDebian`] where this process may not or cannot install.
-pub fn install(
-    packages: &[&'static str],
+pub fn install<S: AsRef<str>>(
+    packages: &[S],
     what: &str,
     installer: Installer,
     progress: &Progress,
 ) -> Result<(), Error> {
+    let packages: Vec<&str> = packages.iter().map(AsRef::as_ref).collect();
+    let owned = || packages.iter().map(|&package| package.to_owned()).collect();
     match installer {
         Installer::Root | Installer::Sudo => {}
-        Installer::NoRights => return Err(Error::NeedsInstall { packages: packages.to_vec() }),
+        Installer::NoRights => return Err(Error::NeedsInstall { packages: owned() }),
         Installer::NoApt => {
-            return Err(Error::NotDebian { what: what.to_owned(), packages: packages.to_vec() });
+            return Err(Error::NotDebian { what: what.to_owned(), packages: owned() });
         }
     }
     progress.note(&format!(
@@ -310,7 +318,7 @@ pub fn install(
     // A fresh container has no package index at all, and an old index leads to files that are gone.
     let attempt = |progress: &Progress| {
         let mut command = installer.command("apt-get");
-        command.args(["install", "-y", "--no-install-recommends"]).args(packages);
+        command.args(["install", "-y", "--no-install-recommends"]).args(&packages);
         stream(&mut command, &format!("installing {}", packages.join(" ")), progress)
     };
     if !is_index_empty() && attempt(progress).is_ok() {

@@ -17,6 +17,14 @@ pub enum Error {
         /// What is wrong in it.
         detail: String,
     },
+    /// The user's choice of a compiler is not there.
+    #[error(
+        "there is no compiler `{compiler}`: install it, correct CC= or LLVM=, or leave them out"
+    )]
+    NoCompiler {
+        /// Its command.
+        compiler: String,
+    },
     /// No such name.
     #[error("no kernel is called {name:?}; images/kernels.toml has: {}", known.join(", "))]
     UnknownKernel {

@@ -32,9 +32,11 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Trees of tests only look like a kernel's.
 #[cfg(test)]
 const PROGRAMS: &[(&str, &str)] = &[("make", "make")];
-/// Programs of a build with `LLVM=1`.
+/// Programs of a build with `LLVM=1`, and their packages.
 const LLVM_PROGRAMS: [(&str, &str); 3] =
     [("clang", "clang"), ("ld.lld", "lld"), ("llvm-objcopy", "llvm")];
+/// The compiler without LLVM.
+const GCC: &str = "gcc";
 /// Headers a kernel's build compiles programs of the host with: objtool, and the signing of modules.
 #[cfg(not(test))]
 const HEADERS: &[(&str, &str)] =
@@ -69,27 +71,76 @@ impl Kbuild {
 
     /// Installs what the build needs and this host lacks, or says how to.
     pub(crate) fn prepare(&self, progress: &Progress) -> Result<(), Error> {
-        let missing = missing_packages(self.is_llvm())?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        tools::install(&missing, "a tool that builds kernels", Installer::here(), progress)
-            .map_err(Error::Tool)
+        let mut missing = missing_packages()?;
+        missing.extend(self.missing_llvm());
+        install(&missing, progress)
     }
 
-    /// Whether the variables ask for LLVM's tools.
-    fn is_llvm(&self) -> bool {
-        self.variables.iter().any(|word| word.starts_with("LLVM=") && word != "LLVM=0")
+    /// What follows `LLVM=` if LLVM's tools are asked for: `1`, a suffix such as `-16`, or a directory
+    /// (Documentation/kbuild/llvm.rst).
+    fn llvm(&self) -> Option<&str> {
+        let value = self.variables.iter().rev().find_map(|word| word.strip_prefix("LLVM="))?;
+        (!matches!(value, "" | "0")).then_some(value)
+    }
+
+    /// What LLVM's programs are called, given their plain name.
+    fn llvm_program(value: &str, plain: &str) -> String {
+        match value {
+            directory if directory.ends_with('/') => format!("{directory}{plain}"),
+            suffix if suffix.starts_with('-') => format!("{plain}{suffix}"),
+            _ => plain.to_owned(),
+        }
+    }
+
+    /// Packages of LLVM's programs that are asked for and not there. What stands in a directory of the
+    /// user's is of no package.
+    fn missing_llvm(&self) -> Vec<String> {
+        let Some(value) = self.llvm().filter(|value| !value.ends_with('/')) else {
+            return Vec::new();
+        };
+        let missing = LLVM_PROGRAMS
+            .iter()
+            .filter(|(plain, _)| tools::find(&Self::llvm_program(value, plain)).is_none());
+        missing.map(|(_, package)| Self::llvm_program(value, package)).collect()
+    }
+
+    /// The command of the compiler.
+    fn compiler_command(&self) -> String {
+        let named = self.variables.iter().rev().find_map(|word| word.strip_prefix("CC="));
+        let of_llvm = || self.llvm().map(|value| Self::llvm_program(value, "clang"));
+        named.map(str::to_owned).or_else(of_llvm).unwrap_or_else(|| GCC.to_owned())
+    }
+
+    /// Sees to it that there is a compiler. The rest of the tools need not be there to find a kernel that is
+    /// built already.
+    pub(crate) fn prepare_compiler(&self, progress: &Progress) -> Result<(), Error> {
+        let command = self.compiler_command();
+        let program = command.split_whitespace().next().unwrap_or_default();
+        if tools::find(program).is_some() || Path::new(program).is_file() {
+            return Ok(());
+        }
+        let names_it = self.variables.iter().any(|word| word.starts_with("CC="));
+        let packages = match self.llvm() {
+            _ if names_it => Vec::new(),
+            Some(_) => self.missing_llvm(),
+            None => vec![GCC.to_owned()],
+        };
+        if packages.is_empty() {
+            return Err(Error::NoCompiler { compiler: command });
+        }
+        install(&packages, progress)
     }
 
     /// The compiler, as far as another one means another kernel.
     pub(crate) fn compiler(&self) -> Result<String, Error> {
-        let named = self.variables.iter().rev().find_map(|word| word.strip_prefix("CC="));
-        let compiler = named.unwrap_or(if self.is_llvm() { "clang" } else { "gcc" });
-        let mut words = compiler.split_whitespace();
-        let mut command = Command::new(words.next().unwrap_or("gcc"));
+        let command = self.compiler_command();
+        let mut words = command.split_whitespace();
+        let mut version = Command::new(words.next().unwrap_or(GCC));
         let output =
-            tools::run(command.args(words).arg("--version"), "gcc").map_err(Error::Tool)?;
+            tools::run(version.args(words).arg("--version"), GCC).map_err(|error| match error {
+                tools::Error::Missing { .. } => Error::NoCompiler { compiler: command.clone() },
+                error => Error::Tool(error),
+            })?;
         Ok(output.stdout.lines().next().unwrap_or_default().to_owned())
     }
 
@@ -175,21 +226,26 @@ impl Kbuild {
         }
         let names_compiler = self.variables.iter().any(|word| word.starts_with("CC="));
         if tools::find("ccache").is_some() && !names_compiler {
-            let compiler = if self.is_llvm() { "clang" } else { "gcc" };
-            command.arg(format!("CC=ccache {compiler}"));
+            command.arg(format!("CC=ccache {}", self.compiler_command()));
         }
         command.args(&self.variables).args(targets);
         command
     }
 }
 
+fn install(packages: &[String], progress: &Progress) -> Result<(), Error> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    tools::install(packages, "a tool that builds kernels", Installer::here(), progress)
+        .map_err(Error::Tool)
+}
+
 /// Debian packages a build needs that this host lacks.
-pub fn missing_packages(with_llvm: bool) -> Result<Vec<&'static str>, Error> {
-    let llvm: &[_] = if with_llvm { &LLVM_PROGRAMS } else { &[] };
-    let programs = PROGRAMS.iter().chain(llvm);
-    let missing = programs.filter(|(program, _)| tools::find(program).is_none());
-    let mut packages: Vec<&'static str> = missing.map(|(_, package)| *package).collect();
-    packages.extend(missing_headers()?);
+pub fn missing_packages() -> Result<Vec<String>, Error> {
+    let missing = PROGRAMS.iter().filter(|(program, _)| tools::find(program).is_none());
+    let mut packages: Vec<String> = missing.map(|(_, package)| (*package).to_owned()).collect();
+    packages.extend(missing_headers()?.into_iter().map(str::to_owned));
     Ok(packages)
 }
 
@@ -239,6 +295,47 @@ fn last(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn compiling(variables: &[&str]) -> Kbuild {
+        let variables = variables.iter().map(|&word| word.to_owned()).collect();
+        Kbuild { variables, ..Kbuild::compiling(Arch::Amd64) }
+    }
+
+    /// Documentation/kbuild/llvm.rst: `LLVM=1`, `LLVM=-14`, `LLVM=/path/to/llvm/`; CC= goes before.
+    #[test]
+    fn the_compiler_is_the_one_the_variables_name() {
+        for (variables, command) in [
+            (&[][..], "gcc"),
+            (&["LLVM=1"], "clang"),
+            (&["LLVM=0"], "gcc"),
+            (&["LLVM=-16"], "clang-16"),
+            (&["LLVM=/opt/llvm/bin/"], "/opt/llvm/bin/clang"),
+            (&["LLVM=1", "CC=ccache gcc-12"], "ccache gcc-12"),
+            (&["CC=a", "CC=b"], "b"),
+        ] {
+            assert_eq!(compiling(variables).compiler_command(), command, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn llvm_of_a_version_is_packages_of_that_version() {
+        let missing = compiling(&["LLVM=-99"]).missing_llvm();
+        assert_eq!(missing, ["clang-99", "lld-99", "llvm-99"]);
+        assert_eq!(compiling(&["LLVM=/no/such/dir/"]).missing_llvm(), [""; 0]);
+    }
+
+    #[test]
+    fn a_compiler_of_the_users_that_is_not_there_is_named() {
+        let progress = Progress::quiet();
+        for words in [&["CC=no-such-cc -m64"][..], &["LLVM=/no/such/dir/"]] {
+            let error = compiling(words).prepare_compiler(&progress).expect_err("not there");
+            let text = error.to_string();
+            let name =
+                if words[0].starts_with("CC") { "no-such-cc -m64" } else { "/no/such/dir/clang" };
+            assert!(text.starts_with(&format!("there is no compiler `{name}`")), "{text}");
+        }
+        compiling(&[]).prepare_compiler(&progress).expect("gcc links Rust programs");
+    }
 
     #[test]
     fn the_first_error_is_shown_with_its_lines_and_without_what_make_says_about_it() {

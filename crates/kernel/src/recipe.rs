@@ -139,6 +139,7 @@ impl<'a> Cook<'a> {
         let cache = self.context.cache;
         let place = self.place(key);
         let kbuild = Kbuild::compiling(self.entry.arch);
+        kbuild.prepare_compiler(self.context.progress)?;
         let inputs = build::inputs(&self.identity(key), configuration, &kbuild)?;
         match Done::look(cache, &place, &inputs) {
             Some(done) => Kernel::cached(cache, &self.name, &done.kernel),

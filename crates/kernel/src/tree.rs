@@ -53,6 +53,8 @@ pub(crate) fn get(
     let patched = posted.map(|(_, series)| series::apply(series, &dir)).transpose()?;
     let arch = Manifest::read(&manifest_path(checkout))?.get(STOCK)?.arch;
     let mut kbuild = workspace.kbuild(arch, &tree.variables);
+    // Before anything is copied, too.
+    kbuild.prepare_compiler(progress)?;
     let mut notes = patched.as_ref().map_or_else(Vec::new, |patched| patched.notes.clone());
     let overlay = patched.as_ref().map(|patched| &patched.overlay);
     let own_objects = tree.variables.iter().find_map(|word| word.strip_prefix("O="));

@@ -67,16 +67,17 @@ pub fn journal(address: LunAddress) -> JournalPage {
     }
 }
 
-/// Says what goes wrong on a leased unit of the test's own host, from now on.
+/// Says what goes wrong on a leased unit from now on. Unless `may_stay_unfired`, the test fails if one of
+/// the rules never fires.
 #[track_caller]
-pub fn faults(address: LunAddress, faults: Faults) {
-    done(Call::Faults { address, faults });
+pub fn faults(address: LunAddress, faults: Faults, may_stay_unfired: bool) {
+    done(Call::Faults { address, faults, may_stay_unfired });
 }
 
-/// Carries out what a leased unit holds.
+/// Carries out what a leased unit holds until it is released, in order of arrival or in another.
 #[track_caller]
-pub fn release(address: LunAddress) {
-    done(Call::Release { address });
+pub fn release(address: LunAddress, order: Option<Vec<u32>>) {
+    done(Call::Release { address, order });
 }
 
 /// Stops, continues or kills the test's own target daemon.

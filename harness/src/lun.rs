@@ -7,7 +7,9 @@ use std::{
 };
 
 use control::{DeviceType, Faults, HeldEntry, JournalPage, LunSpec};
+use fault::Times;
 use guest_protocol::message::Lease;
+use scsi_fault::{Effect, Rule};
 
 use crate::{bench, sysfs, wait};
 
@@ -104,23 +106,46 @@ impl Lun {
         bench::journal(self.lease.address)
     }
 
-    /// Says what goes wrong from the next command on, in place of what was said before. Needs a SCSI
-    /// host of the test's own.
+    /// Says what goes wrong from the next command on, in place of what was said before. Each rule must fire,
+    /// or the test fails. What holds commands, or ends the daemon, needs a SCSI host of the test's own.
     #[track_caller]
-    pub fn faults(&self, faults: Faults) {
-        bench::faults(self.lease.address, faults);
+    pub fn faults(&self, rules: impl IntoIterator<Item = Rule>) {
+        let faults = Faults { seed: 0, rules: rules.into_iter().collect() };
+        bench::faults(self.lease.address, faults, false);
+    }
+
+    /// As [`Lun::faults`], with this seed, and rules may stay without a firing: for what is left to chance,
+    /// and for tests of what a rule is not about.
+    #[track_caller]
+    pub fn possible_faults(&self, seed: u64, rules: impl IntoIterator<Item = Rule>) {
+        let faults = Faults { seed, rules: rules.into_iter().collect() };
+        bench::faults(self.lease.address, faults, true);
+    }
+
+    /// How often a rule has fired.
+    #[track_caller]
+    pub fn fired(&self, rule: &str) -> u64 {
+        let counts = self.journal().rules;
+        let count = counts.iter().find(|count| count.name == rule);
+        count.unwrap_or_else(|| panic!("there is no rule `{rule}`: {counts:?}")).fired
     }
 
     /// Has so many of the next commands held until [`Lun::release`], and nothing else go wrong.
     #[track_caller]
-    pub fn hold(&self, commands: u32) {
-        self.faults(Faults { hold: commands, ..Faults::default() });
+    pub fn hold(&self, commands: u64) {
+        self.faults([Rule::new("hold", Effect::hold()).times(Times::First(commands))]);
     }
 
     /// Has what is held carried out and answered.
     #[track_caller]
     pub fn release(&self) {
-        bench::release(self.lease.address);
+        bench::release(self.lease.address, None);
+    }
+
+    /// As [`Lun::release`], in this order, by position of arrival from 0.
+    #[track_caller]
+    pub fn release_in_order(&self, order: impl IntoIterator<Item = u32>) {
+        bench::release(self.lease.address, Some(order.into_iter().collect()));
     }
 
     /// Waits until so much is held, and says what.

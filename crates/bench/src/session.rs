@@ -422,8 +422,10 @@ impl Session {
             }
             Call::Host => Ok(Answer::Host(self.hosts.place(run))),
             Call::Journal { address } => self.hosts.journal(run, address).map(Answer::Journal),
-            Call::Faults { address, faults } => done(self.hosts.faults(run, address, faults)),
-            Call::Release { address } => done(self.hosts.carry_out_held(run, address)),
+            Call::Faults { address, faults, may_stay_unfired } => {
+                done(self.hosts.faults(run, address, faults, may_stay_unfired))
+            }
+            Call::Release { address, order } => done(self.hosts.release_held(run, address, order)),
             Call::Target { signal } => done(self.hosts.signal(run, signal)),
             Call::ExpectSplat { pattern } => {
                 active.expected_splats.push(pattern);
@@ -448,6 +450,7 @@ impl Session {
     ) {
         let Some(active) = self.active.get_mut(&run) else { return };
         active.exited(exit, duration_us);
+        active.judge_faults(self.hosts.unfired(run));
         match self.hosts.unplug(run, &mut self.vm) {
             Ok(true) => {
                 // What the kernel says while it removes the host is this test's doing.

@@ -75,11 +75,15 @@ pub struct Target {
 }
 
 /// A unit of the pool.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Unit {
     /// What the guest has last scanned it as, if that is known; it does not look again by itself.
     seen: Option<LunSpec>,
     lessee: Option<RunId>,
+    /// Whether the rules it has now all have to fire.
+    must_fire: bool,
+    /// Rules that were replaced and had to fire and did not.
+    unfired: Vec<String>,
 }
 
 impl Unit {
@@ -146,7 +150,7 @@ impl Target {
         let control = connect(&child, &control_socket)?;
         let units = control.hello().luns.iter();
         let pool = units
-            .map(|lun| (lun.address, Unit { seen: Some(lun.spec.clone()), lessee: None }))
+            .map(|lun| (lun.address, Unit { seen: Some(lun.spec.clone()), ..Unit::default() }))
             .collect();
         Ok(Target { child, control, pool, socket, dir: dir.to_owned() })
     }
@@ -166,7 +170,7 @@ impl Target {
         };
         let rescan = !unit.is_seen_as(&spec);
         self.control.reset_lun(address, spec.clone())?;
-        self.pool.insert(address, Unit { seen: Some(spec), lessee: Some(run) });
+        self.pool.insert(address, Unit { seen: Some(spec), lessee: Some(run), ..Unit::default() });
         Ok(Lease { address, rescan })
     }
 
@@ -183,21 +187,64 @@ impl Target {
         self.control.journal(address).map_err(|error| error.to_string())
     }
 
-    /// Says what goes wrong on a unit the run holds.
+    /// Says what goes wrong on a unit the run holds. Unless it may stay unfired, each rule is one that has
+    /// to fire.
     pub fn faults(
         &mut self,
         run: RunId,
         address: LunAddress,
         faults: Faults,
+        may_stay_unfired: bool,
     ) -> Result<(), String> {
         self.leased(run, address)?;
-        self.control.faults(address, faults).map_err(|error| error.to_string())
+        // What is replaced now had its time.
+        self.note_unfired(address)?;
+        self.control.faults(address, faults).map_err(|error| error.to_string())?;
+        self.unit(address).must_fire = !may_stay_unfired;
+        Ok(())
+    }
+
+    /// Names of the rules that had to fire on the units of a run and did not.
+    pub fn unfired(&mut self, run: RunId) -> Result<Vec<String>, String> {
+        let leased = self.pool.iter().filter(|(_, unit)| unit.lessee == Some(run));
+        let addresses: Vec<_> = leased.map(|(address, _)| *address).collect();
+        let mut all = Vec::new();
+        for address in addresses {
+            self.note_unfired(address)?;
+            all.append(&mut self.unit(address).unfired);
+        }
+        Ok(all)
+    }
+
+    /// Asks for the rules of a unit that had to fire and have not.
+    fn note_unfired(&mut self, address: LunAddress) -> Result<(), String> {
+        if self.unit(address).must_fire {
+            let page = self.control.journal(address).map_err(|error| error.to_string())?;
+            let unfired = page.rules.into_iter().filter(|count| count.fired == 0);
+            let unit = self.unit(address);
+            unit.unfired.extend(unfired.map(|count| format!("`{}`", count.name)));
+            unit.must_fire = false;
+        }
+        Ok(())
+    }
+
+    fn unit(&mut self, address: LunAddress) -> &mut Unit {
+        self.pool.get_mut(&address).expect("an address of the pool")
     }
 
     /// Carries out what a unit holds that the run holds.
-    pub fn carry_out_held(&mut self, run: RunId, address: LunAddress) -> Result<(), String> {
+    pub fn release_held(
+        &mut self,
+        run: RunId,
+        address: LunAddress,
+        order: Option<Vec<u32>>,
+    ) -> Result<(), String> {
         self.leased(run, address)?;
-        self.control.release(address).map_err(|error| error.to_string())
+        let done = match order {
+            None => self.control.release(address),
+            Some(order) => self.control.release_in_order(address, order),
+        };
+        done.map_err(|error| error.to_string())
     }
 
     /// Nothing goes wrong any more on any unit, and nothing is held: the guest is about to remove the
@@ -205,7 +252,7 @@ impl Target {
     pub fn relent(&mut self) -> Result<(), TargetError> {
         for address in self.pool.keys() {
             self.control.faults(*address, Faults::default())?;
-            self.control.release(*address)?;
+            self.control.abort_held(*address)?;
         }
         Ok(())
     }
@@ -220,6 +267,7 @@ impl Target {
     pub fn release(&mut self, run: RunId, bad: bool) {
         for unit in self.pool.values_mut().filter(|unit| unit.lessee == Some(run)) {
             unit.lessee = None;
+            unit.must_fire = false;
             if bad {
                 unit.seen = None;
             }

@@ -80,9 +80,23 @@ impl Client {
         self.done(Command::Faults { address, faults })
     }
 
-    /// Sends [`Command::Release`] and waits until nothing of what was held is left.
+    /// Sends [`Command::Release`] in order of arrival and waits until nothing of what was held is left.
     pub fn release(&mut self, address: LunAddress) -> Result<(), ClientError> {
-        self.done(Command::Release { address })
+        self.done(Command::Release { address, order: None })
+    }
+
+    /// Sends [`Command::Release`] in this order and waits until nothing of what was held is left.
+    pub fn release_in_order(
+        &mut self,
+        address: LunAddress,
+        order: Vec<u32>,
+    ) -> Result<(), ClientError> {
+        self.done(Command::Release { address, order: Some(order) })
+    }
+
+    /// Sends [`Command::AbortHeld`].
+    pub fn abort_held(&mut self, address: LunAddress) -> Result<(), ClientError> {
+        self.done(Command::AbortHeld { address })
     }
 
     /// Reads the journal of a unit.

@@ -19,8 +19,7 @@ pub use client::{Client, ClientError};
 pub use message::{
     Command, DeviceType, Faults, HeldEntry, Hello, JournalEntry, JournalPage, LunAddress, LunSpec,
     LunState, Medium, Reply, Request, Response, Statistics, TaskManagementEntry,
-    TaskManagementFault,
 };
 
 /// Version of the messages in this crate, sent in [`Command::Hello`].
-pub const CONTROL_VERSION: u32 = 2;
+pub const CONTROL_VERSION: u32 = 3;

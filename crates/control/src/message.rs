@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use fault::RuleCount;
+use scsi_fault::Rule;
 use serde::{Deserialize, Serialize};
 
 /// One line from a client.
@@ -43,17 +45,27 @@ pub enum Command {
         /// What it becomes.
         spec: LunSpec,
     },
-    /// What is to go wrong on a unit from now on, in place of what was said before. What is held
-    /// stays held. Answered with [`Reply::Done`] behind the barrier.
+    /// What is to go wrong on a unit from now on, in place of what was said before; every rule counts
+    /// from nothing. What is held stays held. Answered with [`Reply::Done`] behind the barrier.
     Faults {
         /// Which unit.
         address: LunAddress,
         /// What goes wrong.
         faults: Faults,
     },
-    /// Carries out what a unit holds, in order of arrival. Answered with [`Reply::Done`] when each has
-    /// been answered.
+    /// Carries out what a unit holds until it is released. Answered with [`Reply::Done`] when each has been
+    /// answered.
     Release {
+        /// Which unit.
+        address: LunAddress,
+        /// In which order, by position of arrival from 0; each that is held is named once. Left out: in
+        /// order of arrival.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        order: Option<Vec<u32>>,
+    },
+    /// Ends everything that waits on a unit without carrying it out, whatever it waits for: commands as
+    /// aborted, task management functions as complete. Answered with [`Reply::Done`].
+    AbortHeld {
         /// Which unit.
         address: LunAddress,
     },
@@ -171,28 +183,11 @@ pub enum Medium {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Faults {
-    /// So many of the next commands are held: not begun until [`Command::Release`], unless a task
-    /// management function ends them first.
-    pub hold: u32,
-    /// What becomes of the next task management functions that address the unit, one after the other.
-    pub task_management: Vec<TaskManagementFault>,
-}
-
-/// What becomes of a task management function. The first two are carried out, the next two are not;
-/// names as in virtio.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TaskManagementFault {
-    /// Answered with FUNCTION COMPLETE, even if it asks for a task that is there.
-    FunctionComplete,
-    /// Answered with FUNCTION SUCCEEDED, even if it asks for nothing.
-    FunctionSucceeded,
-    /// Answered with FUNCTION REJECTED.
-    FunctionRejected,
-    /// Answered with FAILURE.
-    Failure,
-    /// Held: neither begun nor answered until [`Command::Release`].
-    Held,
+    /// Where chance comes from.
+    #[serde(default)]
+    pub seed: u64,
+    /// The rules, in the order they are asked.
+    pub rules: Vec<Rule>,
 }
 
 /// A piece of a logical unit's journal.
@@ -207,6 +202,8 @@ pub struct JournalPage {
     pub task_management: Vec<TaskManagementEntry>,
     /// What is held now, in order of arrival.
     pub held: Vec<HeldEntry>,
+    /// What has become of each rule.
+    pub rules: Vec<RuleCount>,
 }
 
 /// One answered command.
@@ -219,8 +216,13 @@ pub struct JournalEntry {
     pub completed_us: u64,
     /// Identifier the initiator gave the command.
     pub tag: u64,
+    /// I_T nexus it came over.
+    pub nexus: u32,
     /// Whether it was held before it ended.
     pub held: bool,
+    /// Name of the rule that fired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Name of the command, for example `READ(10)`, or the opcode in hex if it is unknown.
     pub command: String,
     /// The CDB in lower-case hex, two digits a byte.
@@ -251,8 +253,13 @@ pub struct TaskManagementEntry {
     pub function: String,
     /// Identifier of the command it concerns, if it concerns one.
     pub tag: u64,
+    /// I_T nexus it came over.
+    pub nexus: u32,
     /// Whether it was held before it was answered.
     pub held: bool,
+    /// Name of the rule that fired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// `response` byte of the virtio-scsi response.
     pub response: u8,
 }
@@ -267,6 +274,8 @@ pub struct HeldEntry {
     pub name: String,
     /// Identifier of the command, or of the one the function concerns.
     pub tag: u64,
+    /// Name of the rule that holds it.
+    pub rule: String,
 }
 
 /// Counters of the daemon since it started.

@@ -44,6 +44,55 @@ impl<'a> SgList<'a> {
         &self.slices
     }
 
+    /// Its first `len` bytes.
+    #[must_use]
+    pub fn limited(self, len: u64) -> Self {
+        let mut left = usize::try_from(len).unwrap_or(usize::MAX);
+        let slices = self.slices.into_iter().map(|slice| {
+            let kept = slice.len().min(left);
+            left -= kept;
+            slice.subslice(0, kept).expect("no longer than the piece")
+        });
+        SgList::new(slices.collect())
+    }
+
+    /// Sets `count` bytes from `from` on to a value, as far as there are so many; returns how many were.
+    pub fn fill_with(&self, value: u8, from: u64, count: u64) -> u64 {
+        let mut filled = 0;
+        self.each_piece(from, count, |piece| {
+            filled += piece.write(&vec![value; piece.len()], 0).unwrap_or(0);
+        });
+        filled as u64
+    }
+
+    /// Turns the lowest bit of each byte from `from` to below `end`.
+    pub fn corrupt(&self, from: u64, end: u64) {
+        self.each_piece(from, end.saturating_sub(from), |piece| {
+            let mut bytes = vec![0; piece.len()];
+            let read = piece.read(&mut bytes, 0).unwrap_or(0);
+            bytes.iter_mut().for_each(|byte| *byte ^= 1);
+            // Both are as long as the piece, so that what was read is what is written.
+            let _ = piece.write(&bytes[..read], 0);
+        });
+    }
+
+    /// The pieces of at most 64 KiB that make up `count` bytes from `from` on.
+    fn each_piece(&self, from: u64, count: u64, mut each: impl FnMut(VolatileSlice<'_>)) {
+        const PIECE: usize = 64 << 10;
+        let mut skip = usize::try_from(from).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+        for slice in &self.slices {
+            let mut at = skip.min(slice.len());
+            skip -= at;
+            while at < slice.len() && left > 0 {
+                let len = (slice.len() - at).min(left).min(PIECE);
+                each(slice.subslice(at, len).expect("within the slice"));
+                at += len;
+                left -= len;
+            }
+        }
+    }
+
     /// Copies as much of `bytes` as there is room for to the beginning; returns how much that was.
     fn fill(&self, bytes: &[u8]) -> u64 {
         let mut copied = 0;

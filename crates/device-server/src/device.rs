@@ -7,16 +7,17 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use scsi::{
-    LunAddress, Sense,
+    LunAddress, Sense, SenseFormat,
     lun::LUN_MAX,
     task::{TaskAttribute, TaskManagementFunction},
 };
+use scsi_fault::WriteFault;
 
 use crate::{
     Aborts, ConfigError, DataBuffers, DeviceConfig, LuConfig, Outcome, Readiness, admission,
     data::Mover,
     handlers::{self, Execution},
-    medium::MediumLayer,
+    medium::{FaultyMedium, Medium},
     mode_values::ModeValues,
     unit::LogicalUnit,
 };
@@ -139,17 +140,17 @@ impl Device {
         task: &TaskContext<'_>,
         data: &mut DataBuffers<'_>,
     ) -> Outcome {
-        self.execute_through(nexus, address, task, data, None)
+        self.execute_faulty(nexus, address, task, data, None)
     }
 
-    /// As [`Self::execute`], with a layer between this one command and the medium of its unit.
-    pub fn execute_through(
+    /// As [`Self::execute`], and this becomes of what the command writes.
+    pub fn execute_faulty(
         &self,
         nexus: NexusId,
         address: LunAddress,
         task: &TaskContext<'_>,
         data: &mut DataBuffers<'_>,
-        layer: Option<&dyn MediumLayer>,
+        write: Option<WriteFault>,
     ) -> Outcome {
         let mut mover = Mover::new(data);
         let nexuses = self.nexuses_with(nexus);
@@ -159,8 +160,8 @@ impl Device {
             Some(slot) => {
                 // The guard keeps the unit alive although a reset may replace it meanwhile.
                 let unit = slot.load();
-                let layered = layer.map(|layer| layer.over(&*unit.medium));
-                let medium = layered.as_deref().unwrap_or(&*unit.medium);
+                let faulty = FaultyMedium::of(&unit, write);
+                let medium: &dyn Medium = if faulty.is_sound() { &*unit.medium } else { &faulty };
                 let mut execution =
                     Execution::new(nexus, &nexuses, &unit, medium, luns, task.cdb, &mut mover);
                 let result = admission::execute(&mut execution, task);
@@ -176,6 +177,14 @@ impl Device {
                 Outcome::new(result, mover.moved(), Aborts::Nothing, mode)
             }
         }
+    }
+
+    /// Format of the sense data of the logical unit at an address: D_SENSE of its Control mode page.
+    #[must_use]
+    pub fn sense_format(&self, address: LunAddress) -> SenseFormat {
+        let target = self.targets.get(&address.target);
+        let unit = target.and_then(|target| target.units.get(&address.lun));
+        unit.map_or(SenseFormat::Fixed, |slot| slot.load().mode.get().sense_format())
     }
 
     /// What a task management function does to the state of the logical unit: LOGICAL UNIT RESET and

@@ -201,18 +201,23 @@ pub enum Call {
         /// Which unit.
         address: LunAddress,
     },
-    /// What is to go wrong on a leased unit of the test's own host. Refused on a shared host. Answered
-    /// with [`Answer::Done`] once it is in force.
+    /// What is to go wrong on a leased unit. On a shared host a rule that reaches beyond the unit is refused.
+    /// Answered with [`Answer::Done`] once it is in force.
     Faults {
         /// Which unit.
         address: LunAddress,
         /// What goes wrong.
         faults: Faults,
+        /// Whether the test may pass although one of the rules has not fired.
+        may_stay_unfired: bool,
     },
-    /// Carries out what a leased unit holds. Answered with [`Answer::Done`] once it is.
+    /// Carries out what a leased unit holds until it is released. Answered with [`Answer::Done`] once it
+    /// is.
     Release {
         /// Which unit.
         address: LunAddress,
+        /// In which order, by position of arrival from 0; left out: in order of arrival.
+        order: Option<Vec<u32>>,
     },
     /// The test's own target: stop it (SIGSTOP), continue it, or kill it. Refused on a shared host.
     /// Answered with [`Answer::Done`] once the process is in that state.

@@ -12,13 +12,15 @@
 //! * [`sense`] is sense data and its codecs; [`sense::table`] names the additional sense codes.
 //! * [`inquiry`], [`vpd`], [`mode`], [`opcodes`], [`capacity`], [`provisioning`] and [`lun`] are
 //!   parameter data.
-//! * [`status`] and [`task`] are SAM's words; [`lba`] are block numbers and lengths.
+//! * [`status`] and [`task`] are SAM's words; [`lba`] are block numbers and lengths, [`extent`] the
+//!   blocks a CDB is about.
 
 #![forbid(unsafe_code)]
 
 pub mod capacity;
 pub mod cdb;
 pub mod command;
+pub mod extent;
 pub mod inquiry;
 pub mod lba;
 pub mod lun;

@@ -41,6 +41,21 @@ impl Status {
         Self::ALL.into_iter().find(|status| status.code() == code)
     }
 
+    /// The name exactly as the standard writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Good => "GOOD",
+            Status::CheckCondition => "CHECK CONDITION",
+            Status::ConditionMet => "CONDITION MET",
+            Status::Busy => "BUSY",
+            Status::ReservationConflict => "RESERVATION CONFLICT",
+            Status::TaskSetFull => "TASK SET FULL",
+            Status::AcaActive => "ACA ACTIVE",
+            Status::TaskAborted => "TASK ABORTED",
+        }
+    }
+
     /// The STATUS byte.
     #[must_use]
     pub const fn code(self) -> u8 {

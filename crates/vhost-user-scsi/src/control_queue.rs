@@ -1,21 +1,22 @@
 //! The control queue: every task management function and asynchronous notification is answered,
 //! because Linux waits for the answer without a limit, unless a fault says otherwise.
 
-use std::mem::size_of;
+use std::{mem::size_of, sync::Arc};
 
-use control::TaskManagementFault as Fault;
 use device_server::{Lookup, LunAddress, NexusId, TmfResponse};
 use scsi::task::TaskManagementFunction as Tmf;
+use scsi_fault::DiePoint;
 use tracing::{debug, warn};
 use zerocopy::{Immutable, IntoBytes, little_endian::U32};
 
 use crate::{
     backend::{Ring, RingError},
     chain::Chain,
+    faults::{Event, Fired, die},
     held::Held,
     journal::{TaskManagementRecord, now_us},
     target::Target,
-    unit::{Running, StillInFlight, Which},
+    unit::{Running, StillInFlight, Turn, Which},
     wire::{
         CONTROL_QUEUE, CtrlAnReq, CtrlAnResp, CtrlTmfReq, CtrlTmfResp, Response, T_AN_QUERY,
         T_AN_SUBSCRIBE, T_TMF, task_management_function,
@@ -26,7 +27,10 @@ use crate::{
 pub(crate) fn serve(target: &Target, nexus: NexusId, ring: &Ring) {
     ring.drain(|ring| match fetch(target, nexus, ring)? {
         Fetched::Nothing => Ok(false),
-        Fetched::Held => Ok(true),
+        Fetched::Waits(together) => {
+            together.into_iter().for_each(|turn| turn.take(target));
+            Ok(true)
+        }
         Fetched::Request(chain, request) => {
             answer(target, chain, request);
             Ok(true)
@@ -37,8 +41,9 @@ pub(crate) fn serve(target: &Target, nexus: NexusId, ring: &Ring) {
 /// What a look at the queue brought.
 enum Fetched {
     Nothing,
-    /// A task management function that its unit holds.
-    Held,
+    /// A task management function that waits at its unit, unless it is the one that others have waited for:
+    /// then their turns.
+    Waits(Vec<Turn>),
     Request(Chain, Request),
 }
 
@@ -66,7 +71,7 @@ pub(crate) struct TaskManagement {
     /// Registration with every unit concerned, against a reset of it meanwhile. Empty while a unit
     /// holds it.
     running: Vec<Running>,
-    fault: Option<Fault>,
+    fault: Option<Fired>,
     fetched_us: u64,
     /// Whether its unit has held it.
     held: bool,
@@ -76,11 +81,10 @@ fn fetch(target: &Target, nexus: NexusId, ring: &Ring) -> Result<Fetched, RingEr
     let _fetching = target.fetching(nexus, CONTROL_QUEUE);
     let Some(chain) = ring.pop()? else { return Ok(Fetched::Nothing) };
     Ok(match parse(target, nexus, &chain) {
-        Request::TaskManagement(mut management) if management.fault == Some(Fault::Held) => {
+        Request::TaskManagement(mut management) if management.waits() => {
             management.running.clear();
             let unit = target.unit(management.address).expect("the fault came from it");
-            unit.hold(Held::TaskManagement(chain, management));
-            Fetched::Held
+            Fetched::Waits(unit.wait(target.timers(), Held::TaskManagement(chain, management)))
         }
         request => Fetched::Request(chain, request),
     })
@@ -134,13 +138,14 @@ fn parse_task_management(target: &Target, nexus: NexusId, request: &CtrlTmfReq) 
         Tmf::ITNexusReset => begin_on_all(target, nexus, address.target),
         _ => target.unit(address).map(|unit| unit.begin(nexus, None)).into_iter().collect(),
     };
+    let event = Event::TaskManagement { nexus: nexus.0, function };
     Request::TaskManagement(TaskManagement {
         function,
         nexus,
         address,
         tag: request.tag.get(),
         running,
-        fault: target.unit(address).and_then(|unit| unit.next_fault()),
+        fault: target.unit(address).and_then(|unit| unit.decide(&event)),
         fetched_us: now_us(),
         held: false,
     })
@@ -184,12 +189,12 @@ fn answer(target: &Target, chain: Chain, request: Request) {
     if notification {
         respond(chain, &CtrlAnResp { event_actual: 0.into(), response: response as u8 });
     } else {
-        respond_tmf(chain, response);
+        respond_tmf(chain, response as u8);
     }
 }
 
-fn respond_tmf(chain: Chain, response: Response) {
-    respond(chain, &CtrlTmfResp { response: response as u8 });
+fn respond_tmf(chain: Chain, response: u8) {
+    respond(chain, &CtrlTmfResp { response });
 }
 
 /// Gives the chain back with the response, or empty if it has no room for one.
@@ -228,37 +233,57 @@ impl TaskManagement {
             // It was registered with the one unit that held it.
             self.running = begin_on_all(target, self.nexus, self.address.target);
         }
-        let response = match self.fault {
-            None | Some(Fault::Held) => self.perform(target),
-            Some(Fault::FunctionComplete) => {
-                self.perform(target);
-                Response::Ok
-            }
-            Some(Fault::FunctionSucceeded) => {
-                self.perform(target);
-                Response::FunctionSucceeded
-            }
-            Some(Fault::FunctionRejected) => Response::FunctionRejected,
-            Some(Fault::Failure) => Response::Failure,
-        };
-        debug!(function = ?self.function, address = ?self.address, ?response, "task management");
+        self.die_at(DiePoint::Fetched);
+        let conduct = self.fault.as_ref().map(|fired| &fired.rule.effect);
+        let mut response = Response::Ok as u8;
+        if conduct.is_none_or(|conduct| conduct.execute) {
+            response = self.perform(target) as u8;
+        }
+        response = conduct.and_then(|conduct| conduct.answer.response).unwrap_or(response);
+        self.die_at(DiePoint::Executed);
+        debug!(function = ?self.function, address = ?self.address, response, "task management");
         target.count_control_request();
         self.respond(chain, response);
     }
 
+    /// Whether it has to wait before it begins.
+    fn waits(&self) -> bool {
+        self.fault.as_ref().is_some_and(|fired| fired.rule.effect.wait.is_some())
+    }
+
+    /// What goes wrong with it.
+    pub(crate) fn fault(&self) -> Option<&Fired> {
+        self.fault.as_ref()
+    }
+
+    fn die_at(&self, point: DiePoint) {
+        if self.fault.as_ref().is_some_and(|fired| fired.rule.effect.die == Some(point)) {
+            die();
+        }
+    }
+
+    /// Ends it without doing what it asks for, as complete.
+    pub(crate) fn end(self, chain: Chain) {
+        self.respond(chain, Response::Ok as u8);
+    }
+
     /// Writes journal and response. It stays in flight until then.
-    pub(crate) fn respond(self, chain: Chain, response: Response) {
+    fn respond(self, chain: Chain, response: u8) {
         for running in &self.running {
             running.unit().record(TaskManagementRecord {
                 fetched_us: self.fetched_us,
                 completed_us: now_us(),
                 function: self.function,
                 tag: self.tag,
+                nexus: self.nexus.0,
                 held: self.held,
+                rule: self.fault.as_ref().map(|fired| Arc::clone(&fired.rule)),
                 response,
             });
         }
+        self.die_at(DiePoint::Answered);
         respond_tmf(chain, response);
+        self.die_at(DiePoint::Completed);
     }
 
     /// Ends the commands concerned that are held, waits for those that run, which end by themselves, and

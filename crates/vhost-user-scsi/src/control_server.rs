@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::{
     poll::either_readable,
     spec::{address_of, config_of, state_of},
-    target::Target,
+    target::{ChangeError, Target},
     unit::Unit,
 };
 
@@ -157,6 +157,10 @@ struct Conversation<'a> {
     greeted: bool,
 }
 
+fn done(result: Result<(), ChangeError>) -> Result<Reply, String> {
+    result.map(|()| Reply::Done).map_err(|error| error.to_string())
+}
+
 impl Conversation<'_> {
     fn respond(&mut self, line: &[u8]) -> Response {
         match serde_json::from_slice(line) {
@@ -180,16 +184,12 @@ impl Conversation<'_> {
                 Ok(Reply::Done)
             }
             Command::Faults { address, faults } => {
-                let set = self.target.set_faults(address_of(address), faults);
-                set.map_err(|error| error.to_string())?;
-                Ok(Reply::Done)
+                done(self.target.set_faults(address_of(address), &faults))
             }
-            Command::Release { address } => {
-                for held in self.unit(address)?.release() {
-                    held.carry_out(self.target);
-                }
-                Ok(Reply::Done)
+            Command::Release { address, order } => {
+                done(self.target.release(address_of(address), order.as_deref()))
             }
+            Command::AbortHeld { address } => done(self.target.abort_held(address_of(address))),
             Command::Journal { address } => Ok(Reply::Journal(self.unit(address)?.journal_page())),
             Command::Statistics => Ok(Reply::Statistics(self.target.statistics())),
         }

@@ -6,8 +6,8 @@ use control::HeldEntry;
 use device_server::NexusId;
 
 use crate::{
-    chain::Chain, control_queue::TaskManagement, journal::command_name, request_queue::Command,
-    target::Target, unit::Running, wire::Response,
+    chain::Chain, control_queue::TaskManagement, faults::Fired, journal::command_name,
+    request_queue::Command, target::Target, unit::Running, wire::Response,
 };
 
 /// Something that is held.
@@ -41,6 +41,14 @@ impl Held {
         }
     }
 
+    /// What goes wrong with it.
+    pub(crate) fn fault(&self) -> Option<&Fired> {
+        match self {
+            Held::Command(command) => command.fault(),
+            Held::TaskManagement(_, management) => management.fault(),
+        }
+    }
+
     /// It is in flight again.
     pub(crate) fn runs(&mut self, running: Running) {
         match self {
@@ -62,12 +70,13 @@ impl Held {
     pub(crate) fn end(self, target: &Target, response: Response) {
         match self {
             Held::Command(command) => command.end(target, response),
-            Held::TaskManagement(chain, management) => management.respond(chain, Response::Ok),
+            Held::TaskManagement(chain, management) => management.end(chain),
         }
     }
 
     /// In the words of the control socket.
     pub(crate) fn entry(&self) -> HeldEntry {
+        let rule = self.fault().map(|fired| fired.rule.name.clone()).unwrap_or_default();
         let (fetched_us, name, tag) = match self {
             Held::Command(command) => {
                 (command.fetched_us(), command_name(command.cdb()), command.tag())
@@ -76,6 +85,6 @@ impl Held {
                 (management.fetched_us(), management.name().to_owned(), management.tag())
             }
         };
-        HeldEntry { fetched_us, name, tag }
+        HeldEntry { fetched_us, name, tag, rule }
     }
 }

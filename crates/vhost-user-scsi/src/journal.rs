@@ -1,12 +1,18 @@
 //! What a logical unit has answered, bounded.
 
-use std::{collections::VecDeque, fmt::Write};
+use std::{collections::VecDeque, fmt::Write, sync::Arc};
 
 use control::{JournalEntry, JournalPage, TaskManagementEntry};
 use rustix::time::{ClockId, clock_gettime};
 use scsi::{command::Command, task::TaskManagementFunction};
 
-use crate::wire::{CDB_SIZE, Response};
+use crate::{
+    faults::{Condition, Conduct},
+    wire::CDB_SIZE,
+};
+
+/// A rule that fired.
+pub(crate) type FiredRule = fault::Rule<Condition, Conduct>;
 
 /// Entries a journal keeps. The oldest goes when one more comes.
 pub const JOURNAL_LEN_MAX: usize = 4096;
@@ -31,10 +37,14 @@ pub struct TaskManagementRecord {
     pub function: TaskManagementFunction,
     /// Identifier of the command it concerns.
     pub tag: u64,
+    /// I_T nexus it came over.
+    pub nexus: u32,
     /// Whether it was held.
     pub held: bool,
+    /// The rule that fired.
+    pub(crate) rule: Option<Arc<FiredRule>>,
     /// Its response.
-    pub response: Response,
+    pub response: u8,
 }
 
 /// One answered command. Fields as in [`JournalEntry`].
@@ -46,8 +56,12 @@ pub struct CommandRecord {
     pub completed_us: u64,
     /// Its identifier.
     pub tag: u64,
+    /// I_T nexus it came over.
+    pub nexus: u32,
     /// Whether it was held.
     pub held: bool,
+    /// The rule that fired.
+    pub(crate) rule: Option<Arc<FiredRule>>,
     /// CDB, zero-padded.
     pub cdb: [u8; CDB_SIZE],
     /// Length of the data-out buffer in bytes.
@@ -61,7 +75,7 @@ pub struct CommandRecord {
     /// Residual in bytes.
     pub residual: u32,
     /// Response of the transport.
-    pub response: Response,
+    pub response: u8,
 }
 
 impl From<CommandRecord> for Record {
@@ -120,9 +134,15 @@ fn task_management_entry(record: &TaskManagementRecord) -> TaskManagementEntry {
         completed_us: record.completed_us,
         function: record.function.name().to_owned(),
         tag: record.tag,
+        nexus: record.nexus,
         held: record.held,
-        response: record.response as u8,
+        rule: rule_name(record.rule.as_ref()),
+        response: record.response,
     }
+}
+
+fn rule_name(rule: Option<&Arc<FiredRule>>) -> Option<String> {
+    rule.map(|rule| rule.name.clone())
 }
 
 /// Name of the command in a CDB, or its opcode in hex if it is unknown.
@@ -137,7 +157,9 @@ fn entry(record: &CommandRecord) -> JournalEntry {
         fetched_us: record.fetched_us,
         completed_us: record.completed_us,
         tag: record.tag,
+        nexus: record.nexus,
         held: record.held,
+        rule: rule_name(record.rule.as_ref()),
         command: command_name(&record.cdb),
         cdb: hex(&record.cdb[..cdb_len.min(CDB_SIZE)]),
         data_out_len: record.data_out_len.into(),
@@ -145,7 +167,7 @@ fn entry(record: &CommandRecord) -> JournalEntry {
         status: record.status,
         sense: hex(&record.sense),
         residual: record.residual,
-        response: record.response as u8,
+        response: record.response,
     }
 }
 
@@ -192,14 +214,16 @@ mod tests {
             fetched_us: 1,
             completed_us: 2,
             tag: 9,
+            nexus: 3,
             held: true,
+            rule: None,
             cdb,
             data_out_len: 0,
             data_in_len: 512,
             status: 2,
             sense: vec![0x70, 0, 0x0a].into(),
             residual: 512,
-            response: Response::Overrun,
+            response: 1,
         }
     }
 
@@ -212,7 +236,9 @@ mod tests {
             fetched_us: 1,
             completed_us: 2,
             tag: 9,
+            nexus: 3,
             held: true,
+            rule: None,
             command: "READ(10)".into(),
             cdb: "28000000000700000100".into(),
             data_out_len: 0,
@@ -233,8 +259,10 @@ mod tests {
             completed_us: 4,
             function: TaskManagementFunction::AbortTask,
             tag: 77,
+            nexus: 1,
             held: false,
-            response: Response::FunctionRejected,
+            rule: None,
+            response: 11,
         };
         journal.push(record.into());
         let expected = TaskManagementEntry {
@@ -242,7 +270,9 @@ mod tests {
             completed_us: 4,
             function: "ABORT TASK".into(),
             tag: 77,
+            nexus: 1,
             held: false,
+            rule: None,
             response: 11,
         };
         let page = journal.page();

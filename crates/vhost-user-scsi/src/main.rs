@@ -78,7 +78,8 @@ fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
     let device = Device::new(config)?;
     let units = device.addresses().len();
-    let target = Arc::new(Target::new(device, args.queues).with_ports(args.sockets.len()));
+    let target =
+        Target::new(device, args.sockets.len(), args.queues).context("no thread for the timers")?;
 
     let (ended, end) = mpsc::channel();
     let (mut front_ends, mut paths) = (Vec::new(), Vec::new());

@@ -2,19 +2,25 @@
 //! [`Command`] that owns all it needs, so that a command may be executed or completed later and
 //! elsewhere than where it was fetched.
 
-use std::mem::size_of;
+use std::{mem::size_of, sync::Arc};
 
 use device_server::{DataBuffers, Lookup, LunAddress, NexusId, Outcome, SgList, TaskContext};
+use scsi::SenseFormat;
+use scsi_fault::{DataIn, DiePoint, Direction, WriteFault};
 use tracing::{debug, trace};
 
 use crate::{
     backend::{Ring, RingError},
     chain::Chain,
+    faults::{Conduct, Event, Fired, die},
     journal::{CommandRecord, now_us},
     target::Target,
-    unit::Running,
+    unit::{Admitted, Running, Turn},
     wire::{CDB_SIZE, CmdReq, CmdResp, Response, SENSE_SIZE, task_attribute},
 };
+
+/// What a fault fills a buffer with that is longer than the data.
+const EXTENSION: u8 = 0xa5;
 
 /// Length of the device-readable header.
 const REQUEST_LEN: u32 = 51;
@@ -28,9 +34,13 @@ const _: () = assert!(size_of::<CmdResp>() == RESPONSE_LEN as usize);
 pub(crate) fn serve(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) {
     ring.drain(|ring| match fetch(target, nexus, queue, ring)? {
         Fetched::Nothing => Ok(false),
-        Fetched::Held => Ok(true),
+        Fetched::Waits => Ok(true),
         Fetched::Command(command) => {
             command.carry_out(target);
+            Ok(true)
+        }
+        Fetched::Together(all) => {
+            all.into_iter().for_each(|turn| turn.take(target));
             Ok(true)
         }
         Fetched::Refused(chain, why) => {
@@ -43,9 +53,11 @@ pub(crate) fn serve(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) 
 /// What a look at the queue brought.
 enum Fetched {
     Nothing,
-    /// A command that its unit holds.
-    Held,
+    /// A command that waits at its unit.
+    Waits,
     Command(Command),
+    /// A command, and others that have waited for it, in the order of their turns.
+    Together(Vec<Turn>),
     Refused(Chain, Refusal),
 }
 
@@ -70,6 +82,20 @@ pub(crate) struct Command {
     fetched_us: u64,
     /// Whether its unit has held it.
     held: bool,
+    /// What goes wrong with it.
+    fault: Option<Fired>,
+}
+
+/// What the driver will read of a command's end.
+#[derive(Debug, Default)]
+struct Reply {
+    sense: Vec<u8>,
+    residual: u32,
+    status_qualifier: u16,
+    status: u8,
+    response: u8,
+    /// Bytes of the Data-In Buffer that were written.
+    data_in_len: u32,
 }
 
 fn fetch(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) -> Result<Fetched, RingError> {
@@ -87,10 +113,15 @@ fn fetch(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) -> Result<F
                     running: None,
                     fetched_us,
                     held: false,
+                    fault: None,
                 };
-                match target.unit(address) {
-                    None => Fetched::Command(command),
-                    Some(unit) => unit.admit(command).map_or(Fetched::Held, Fetched::Command),
+                let Some(unit) = target.unit(address) else {
+                    return Ok(Fetched::Command(command));
+                };
+                match unit.admit(target.timers(), command) {
+                    Admitted::Runs(command) => Fetched::Command(command),
+                    Admitted::Waits => Fetched::Waits,
+                    Admitted::Together(all) => Fetched::Together(all),
                 }
             }
             Err(why) => Fetched::Refused(chain, why),
@@ -170,17 +201,58 @@ impl Command {
         self.runs(running);
     }
 
-    /// Executes and completes it.
+    /// What a rule may be about.
+    pub(crate) fn event(&self) -> Event<'_> {
+        let direction = match (self.data_out_len(), self.data_in_len()) {
+            (0, 0) => Direction::None,
+            (0, _) => Direction::In,
+            _ => Direction::Out,
+        };
+        Event::Command { nexus: self.nexus.0, cdb: &self.request.cdb, direction }
+    }
+
+    /// What goes wrong with it, decided when it came to its unit.
+    pub(crate) fn fault(&self) -> Option<&Fired> {
+        self.fault.as_ref()
+    }
+
+    /// See [`Command::fault`].
+    pub(crate) fn set_fault(&mut self, fault: Option<Fired>) {
+        self.fault = fault;
+    }
+
+    /// Executes and completes it, as the fault that befalls it wants.
     pub(crate) fn carry_out(self, target: &Target) {
-        let outcome = self.execute(target);
-        self.complete(target, outcome);
+        let Some(fired) = self.fault.clone() else {
+            let outcome = self.execute(target, None);
+            let reply = self.reply(&outcome);
+            return self.finish(target, reply);
+        };
+        let conduct = &fired.rule.effect;
+        self.die_at(DiePoint::Fetched);
+        let mut reply = if conduct.execute {
+            self.execute_badly(target, conduct)
+        } else {
+            Reply { residual: self.data_len(), ..Reply::default() }
+        };
+        self.die_at(DiePoint::Executed);
+        let sense_format = target.device().sense_format(self.address);
+        reply.spoil(conduct, sense_format);
+        self.finish(target, reply);
     }
 
     /// Completes it without having executed it.
     pub(crate) fn end(self, target: &Target, response: Response) {
         // Nothing was moved, so all data offered is residual.
-        let residual = self.data_out_len() + self.data_in_len();
-        self.finish(target, &CmdResp::of_transport(response, residual), response, 0);
+        let reply =
+            Reply { residual: self.data_len(), response: response as u8, ..Reply::default() };
+        self.finish(target, reply);
+    }
+
+    fn die_at(&self, point: DiePoint) {
+        if self.fault.as_ref().is_some_and(|fired| fired.rule.effect.die == Some(point)) {
+            die();
+        }
     }
 
     fn data_out_len(&self) -> u32 {
@@ -191,8 +263,22 @@ impl Command {
         self.chain.writable_len() - RESPONSE_LEN
     }
 
+    /// Length of its buffers, of which it has one at most.
+    fn data_len(&self) -> u32 {
+        self.data_out_len() + self.data_in_len()
+    }
+
     /// Lets the device server execute it, moving data straight between medium and guest.
-    fn execute(&self, target: &Target) -> Outcome {
+    fn execute(&self, target: &Target, write: Option<WriteFault>) -> Outcome {
+        self.execute_with(target, write, |data_in| data_in)
+    }
+
+    fn execute_with(
+        &self,
+        target: &Target,
+        write: Option<WriteFault>,
+        adjust: impl for<'a> FnOnce(SgList<'a>) -> SgList<'a>,
+    ) -> Outcome {
         let task = TaskContext {
             tag: self.request.tag.get(),
             attribute: task_attribute(self.request.task_attr),
@@ -200,76 +286,129 @@ impl Command {
         };
         let mut data = DataBuffers {
             data_out: SgList::new(self.chain.readable_slices(REQUEST_LEN)),
-            data_in: SgList::new(self.chain.writable_slices(RESPONSE_LEN)),
+            data_in: adjust(SgList::new(self.chain.writable_slices(RESPONSE_LEN))),
         };
-        target.device().execute(self.nexus, self.address, &task, &mut data)
+        target.device().execute_faulty(self.nexus, self.address, &task, &mut data, write)
     }
 
-    /// Completes it with what the device server made of it.
-    fn complete(self, target: &Target, outcome: Outcome) {
+    /// Executes it with its data and its medium as a fault wants them.
+    fn execute_badly(&self, target: &Target, conduct: &Conduct) -> Reply {
+        // What is not taken is not written either.
+        let write = conduct.write.or(conduct.data_out_limit.map(WriteFault::Torn));
+        let mut outcome = match conduct.data_in {
+            Some(DataIn::Limit(limit)) => {
+                let outcome = self.execute_with(target, write, |data_in| data_in.limited(limit));
+                // That there was no room for the rest is our doing.
+                Outcome { overrun: false, ..outcome }
+            }
+            _ => self.execute(target, write),
+        };
+        if let Some(limit) = conduct.data_out_limit {
+            outcome.data_out_len = outcome.data_out_len.min(limit);
+        }
+        let data_in = SgList::new(self.chain.writable_slices(RESPONSE_LEN));
+        match conduct.data_in {
+            Some(DataIn::Extend(more)) => {
+                let from = outcome.data_in_len;
+                let filled = data_in.fill_with(EXTENSION, from, more);
+                outcome.data_in_len += filled;
+            }
+            Some(DataIn::CorruptFrom(from)) => data_in.corrupt(from, outcome.data_in_len),
+            Some(DataIn::Limit(_)) | None => {}
+        }
+        self.reply(&outcome)
+    }
+
+    /// What the device server made of it.
+    fn reply(&self, outcome: &Outcome) -> Reply {
         let moved = outcome.data_out_len + outcome.data_in_len;
-        let residual = u64::from(self.data_out_len() + self.data_in_len())
+        let residual = u64::from(self.data_len())
             .checked_sub(moved)
             .and_then(|residual| u32::try_from(residual).ok())
             .expect("the device server moves no more than it was offered");
         let response = if outcome.overrun { Response::Overrun } else { Response::Ok };
-        let sense = outcome.sense.unwrap_or_default();
-        let answer =
-            answer(&sense, residual, outcome.status_qualifier, outcome.status as u8, response);
-        let data_in_moved = u32::try_from(outcome.data_in_len).expect("no more than was offered");
-        self.finish(target, &answer, response, data_in_moved);
+        Reply {
+            sense: outcome.sense.clone().unwrap_or_default(),
+            residual,
+            status_qualifier: outcome.status_qualifier,
+            status: outcome.status as u8,
+            response: response as u8,
+            data_in_len: u32::try_from(outcome.data_in_len).expect("no more than was offered"),
+        }
     }
 
     /// Writes response and journal, then gives the chain back to the driver.
-    fn finish(self, target: &Target, answer: &CmdResp, response: Response, data_in_moved: u32) {
-        let residual = answer.resid.get();
+    fn finish(self, target: &Target, reply: Reply) {
+        let response = reply.response;
         trace!(
             target = self.address.target,
             lun = self.address.lun,
             tag = self.request.tag.get(),
             command = scsi::command::Command::lookup(&self.request.cdb).map(|command| command.name()),
             cdb = ?self.request.cdb,
-            status = answer.status,
-            ?response,
-            residual,
+            status = reply.status,
+            response,
+            residual = reply.residual,
             "answered"
         );
 
         target.count_command();
-        let answered = self.chain.write_header(answer);
+        let answer = reply.encode();
+        let answered = self.chain.write_header(&answer);
+        self.die_at(DiePoint::Answered);
         if let Some(running) = &self.running {
             running.unit().record(CommandRecord {
                 fetched_us: self.fetched_us,
                 completed_us: now_us(),
                 tag: self.tag(),
+                nexus: self.nexus.0,
                 held: self.held,
+                rule: self.fault.as_ref().map(|fired| Arc::clone(&fired.rule)),
                 cdb: self.request.cdb,
                 data_out_len: self.data_out_len(),
                 data_in_len: self.data_in_len(),
                 status: answer.status,
                 sense: answer.sense[..answer.sense_len.get() as usize].into(),
-                residual,
+                residual: reply.residual,
                 response,
             });
         }
-        self.chain.complete(if answered { RESPONSE_LEN + data_in_moved } else { 0 });
+        let dies = self.fault.as_ref().and_then(|fired| fired.rule.effect.die);
+        self.chain.complete(if answered { RESPONSE_LEN + reply.data_in_len } else { 0 });
+        if dies == Some(DiePoint::Completed) {
+            die();
+        }
         // Only now has the command ended for those who wait for it.
         drop(self.running);
     }
 }
 
-fn answer(
-    sense: &[u8],
-    residual: u32,
-    status_qualifier: u16,
-    status: u8,
-    response: Response,
-) -> CmdResp {
-    let sense_len = sense.len().min(SENSE_SIZE);
-    let mut answer = CmdResp::of_transport(response, residual);
-    answer.sense[..sense_len].copy_from_slice(&sense[..sense_len]);
-    answer.sense_len = u32::try_from(sense_len).expect("at most SENSE_SIZE").into();
-    answer.status_qualifier = status_qualifier.into();
-    answer.status = status;
-    answer
+impl Reply {
+    /// Says what a fault wants said instead.
+    fn spoil(&mut self, conduct: &Conduct, sense_format: SenseFormat) {
+        let fault = &conduct.answer;
+        if let Some(status) = fault.status {
+            // The sense data of another status is none of this one's.
+            self.sense.clear();
+            self.status = status;
+        }
+        if let Some(sense) = &fault.sense {
+            self.sense = sense.bytes(sense_format);
+        }
+        self.status_qualifier = fault.status_qualifier.unwrap_or(self.status_qualifier);
+        self.residual = fault.residual.unwrap_or(self.residual);
+        self.response = fault.response.unwrap_or(self.response);
+    }
+
+    /// As it lies in memory; sense data beyond its place is cut off.
+    fn encode(&self) -> CmdResp {
+        let sense_len = self.sense.len().min(SENSE_SIZE);
+        let mut answer = CmdResp::of_transport(Response::Ok, self.residual);
+        answer.response = self.response;
+        answer.sense[..sense_len].copy_from_slice(&self.sense[..sense_len]);
+        answer.sense_len = u32::try_from(sense_len).expect("at most SENSE_SIZE").into();
+        answer.status_qualifier = self.status_qualifier.into();
+        answer.status = self.status;
+        answer
+    }
 }

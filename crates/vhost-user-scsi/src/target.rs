@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -15,8 +16,11 @@ use device_server::{ConfigError, Device, LuConfig, LunAddress, NexusId};
 
 use crate::{
     backend::{QUEUES_MAX, QueueHandler, Ring},
-    control_queue, request_queue,
-    unit::{StillInFlight, Unit, Which},
+    control_queue,
+    faults::{self, RuleProblem},
+    request_queue,
+    timers::Timers,
+    unit::{BadOrder, StillInFlight, Unit, Which},
     wire::{self, CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE, Response},
 };
 
@@ -32,6 +36,12 @@ pub enum ChangeError {
     /// There is no such unit, or it cannot be what it shall become.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A rule cannot be carried out.
+    #[error(transparent)]
+    Rule(#[from] RuleProblem),
+    /// What is held cannot be released in this order.
+    #[error(transparent)]
+    Order(#[from] BadOrder),
     /// Requests did not end in time, or others kept coming.
     #[error("{source} on target {} LUN {} after {} ms", address.target, address.lun, limit.as_millis())]
     Busy {
@@ -54,6 +64,7 @@ pub struct Target {
     /// unit. Whoever holds them all knows that nothing is between ring and registry.
     fetch_locks: Vec<Mutex<()>>,
     wait_limit: Duration,
+    timers: Timers,
     statistics: Counters,
 }
 
@@ -65,40 +76,50 @@ struct Counters {
 }
 
 impl Target {
-    /// Puts a device behind `request_queues` queues of one port.
+    /// Puts a device behind `ports` ports of `request_queues` queues each. Each port is the target's end of one
+    /// I_T nexus, and all share the units.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
     ///
     /// # Panics
-    /// If there is no request queue or more than [`REQUEST_QUEUES_MAX`].
-    #[must_use]
-    pub fn new(device: Device, request_queues: usize) -> Self {
-        assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
-        let addresses = device.addresses();
-        Target {
-            units: addresses.into_iter().map(|(address, _)| (address, Arc::default())).collect(),
-            ports: 1,
-            fetch_locks: fetch_locks(FIRST_REQUEST_QUEUE + request_queues),
-            device,
-            wait_limit: WAIT_LIMIT,
-            statistics: Counters::default(),
-        }
+    /// If there is no port, no request queue or more than [`REQUEST_QUEUES_MAX`].
+    pub fn new(device: Device, ports: usize, request_queues: usize) -> io::Result<Arc<Self>> {
+        Self::with_wait_limit(device, ports, request_queues, WAIT_LIMIT)
     }
 
     /// The same with another limit on waiting for requests in flight.
-    #[must_use]
-    pub fn with_wait_limit(mut self, limit: Duration) -> Self {
-        self.wait_limit = limit;
-        self
-    }
-
-    /// The same with so many ports. Each is the target's end of one I_T nexus, and all share the units.
+    ///
+    /// # Errors
+    /// As [`Target::new`].
     ///
     /// # Panics
-    /// Without any port.
-    #[must_use]
-    pub fn with_ports(self, ports: usize) -> Self {
+    /// As [`Target::new`].
+    pub fn with_wait_limit(
+        device: Device,
+        ports: usize,
+        request_queues: usize,
+        wait_limit: Duration,
+    ) -> io::Result<Arc<Self>> {
         assert!(ports > 0);
-        let fetch_locks = fetch_locks(ports * self.queue_count());
-        Target { ports, fetch_locks, ..self }
+        assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
+        let addresses = device.addresses();
+        let target = Arc::new(Target {
+            units: addresses.into_iter().map(|(address, _)| (address, Arc::default())).collect(),
+            ports,
+            fetch_locks: fetch_locks(ports * (FIRST_REQUEST_QUEUE + request_queues)),
+            device,
+            wait_limit,
+            timers: Timers::default(),
+            statistics: Counters::default(),
+        });
+        target.timers.start(Arc::downgrade(&target))?;
+        Ok(target)
+    }
+
+    /// Who lets requests go on when their time has come.
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// The device server.
@@ -138,23 +159,51 @@ impl Target {
     pub fn reset_lun(&self, address: LunAddress, config: &LuConfig) -> Result<(), ChangeError> {
         self.change(address, |unit| {
             self.device.reset_lu(address, config.clone())?;
-            unit.set_faults(Faults::default());
-            // Not RESET: the initiator would send them again, to a unit that is now another test's.
-            for held in unit.take_held(Which::All) {
-                held.end(self, Response::Aborted);
-            }
+            unit.set_faults(faults::Engine::default());
+            self.end_held(unit);
             unit.clear_journal();
             Ok(())
         })
     }
 
+    /// Not as reset: the initiator would send them again, to a unit that is now another test's.
+    fn end_held(&self, unit: &Arc<Unit>) {
+        for held in unit.take_held(Which::All) {
+            held.end(self, Response::Aborted);
+        }
+    }
+
+    /// Ends everything that waits on a unit as aborted, whatever it waits for.
+    ///
+    /// # Errors
+    /// If there is no such unit.
+    pub fn abort_held(&self, address: LunAddress) -> Result<(), ChangeError> {
+        let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
+        self.end_held(unit);
+        Ok(())
+    }
+
+    /// Carries out what waits on a unit to be released, in order of arrival or in another.
+    ///
+    /// # Errors
+    /// If there is no such unit, or the order is none; nothing has happened then.
+    pub fn release(&self, address: LunAddress, order: Option<&[u32]>) -> Result<(), ChangeError> {
+        let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
+        for turn in unit.release(order)? {
+            turn.take(self);
+        }
+        Ok(())
+    }
+
     /// Says what goes wrong on a logical unit, behind the barrier.
     ///
     /// # Errors
-    /// If a request that runs does not end; nothing has changed then.
-    pub fn set_faults(&self, address: LunAddress, faults: Faults) -> Result<(), ChangeError> {
+    /// If a rule makes no sense or a request that runs does not end; nothing has changed then.
+    pub fn set_faults(&self, address: LunAddress, faults: &Faults) -> Result<(), ChangeError> {
+        let rules = faults::compile(&faults.rules, address)?;
+        let engine = faults::Engine::new(rules, faults.seed).map_err(RuleProblem::from)?;
         self.change(address, |unit| {
-            unit.set_faults(faults);
+            unit.set_faults(engine);
             Ok(())
         })
     }
@@ -271,16 +320,16 @@ mod tests {
     const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
     const NEXUS: NexusId = NexusId(1);
 
-    fn target() -> Target {
+    fn target() -> Arc<Target> {
         let units = vec![(ADDRESS, LuConfig::default())];
         let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
-        Target::new(device, 2).with_ports(2)
+        Target::new(device, 2, 2).expect("a thread")
     }
 
     /// Between ring and registry a request is invisible but for the lock of its queue.
     #[test]
     fn reset_waits_for_a_request_that_is_being_fetched() {
-        let target = &target();
+        let target = &*target();
         let unit = target.unit(ADDRESS).expect("the unit");
         let (done, reset_done) = mpsc::channel();
         thread::scope(|scope| {
@@ -302,7 +351,7 @@ mod tests {
     /// The queues do hold that lock.
     #[test]
     fn nothing_is_fetched_while_the_locks_are_held() {
-        let target = &target();
+        let target = &*target();
         for queue in [CONTROL_QUEUE, FIRST_REQUEST_QUEUE] {
             let ring = &ring_with_a_command();
             thread::scope(|scope| {

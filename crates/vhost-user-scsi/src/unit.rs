@@ -10,14 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use control::{Faults, JournalPage, TaskManagementFault};
+use control::JournalPage;
 use device_server::NexusId;
 
 use crate::{
     backend::Keeper,
+    faults::{Engine, Event, Fired, Wait, is_permutation},
     held::Held,
-    journal::{Journal, Record},
+    journal::{FiredRule, Journal, Record},
     request_queue::Command,
+    target::Target,
+    timers::Timers,
 };
 
 /// A logical unit as the transport sees it.
@@ -34,13 +37,70 @@ struct Tasks {
     next_sequence: u64,
     running: Vec<Request>,
     waiting: u32,
-    /// In order of arrival, with their sequence numbers.
-    held: VecDeque<(u64, Held)>,
-    /// How many of the next commands are held.
-    hold: u32,
-    /// What becomes of the next task management functions.
-    task_management: VecDeque<TaskManagementFault>,
+    /// In order of arrival.
+    held: VecDeque<Waiting>,
+    /// What goes wrong.
+    engine: Engine,
 }
+
+/// Something that was fetched and has not begun.
+#[derive(Debug)]
+struct Waiting {
+    sequence: u64,
+    held: Held,
+    until: Until,
+}
+
+/// What it waits for. A task management function and a reset end every wait.
+#[derive(Debug)]
+enum Until {
+    /// A control client.
+    Released,
+    /// Its [`Turn`], which somebody else keeps.
+    ItsTurn,
+    /// Nothing.
+    Never,
+    /// Others that the same rule is about.
+    Others(Arc<FiredRule>),
+}
+
+/// What becomes of a command that was just fetched.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is nearly every one")]
+pub(crate) enum Admitted {
+    /// It is to be executed.
+    Runs(Command),
+    /// It waits.
+    Waits,
+    /// It and others have waited for each other: they are to take their turns in this order.
+    Together(Vec<Turn>),
+}
+
+/// The turn of something that waits. It may be that something else has ended its wait before.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    unit: Weak<Unit>,
+    sequence: u64,
+}
+
+impl Turn {
+    /// Carries out what has waited. One after the other, because what is done with one may end others.
+    pub(crate) fn take(self, target: &Target) {
+        let Some(unit) = self.unit.upgrade() else { return };
+        let held = {
+            let mut tasks = unit.tasks();
+            unit.take(&mut tasks, |waiting| waiting.sequence == self.sequence).pop()
+        };
+        if let Some(held) = held {
+            held.carry_out(target);
+        }
+    }
+}
+
+/// An order of release that does not name each that is held once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the order has to name each position from 0 to {} once", .0.saturating_sub(1))]
+pub struct BadOrder(pub usize);
 
 /// A command, or a task management function, which has no tag of its own.
 #[derive(Clone, Copy, Debug)]
@@ -112,50 +172,110 @@ impl Unit {
         self.tasks().run(self, nexus, tag)
     }
 
-    /// Registers a command that was just fetched and gives it back, to be executed; or holds it.
-    pub(crate) fn admit(self: &Arc<Self>, mut command: Command) -> Option<Command> {
+    /// Registers a command that was just fetched and gives it back, to be executed, or lets it wait. This
+    /// is where it is decided what goes wrong with it: in the order in which commands come to the unit.
+    pub(crate) fn admit(self: &Arc<Self>, timers: &Timers, mut command: Command) -> Admitted {
         let mut tasks = self.tasks();
-        if let Some(left) = tasks.hold.checked_sub(1) {
-            tasks.hold = left;
-            self.keep(&mut tasks, Held::Command(command));
-            return None;
+        if !tasks.engine.is_empty() {
+            let fired = tasks.engine.decide(&command.event());
+            command.set_fault(fired);
+        }
+        if command.fault().is_some_and(|fired| fired.rule.effect.wait.is_some()) {
+            let together = self.keep(&mut tasks, timers, Held::Command(command));
+            return if together.is_empty() {
+                Admitted::Waits
+            } else {
+                Admitted::Together(together)
+            };
         }
         command.runs(tasks.run(self, command.nexus(), Some(command.tag())));
-        Some(command)
+        Admitted::Runs(command)
     }
 
-    /// Holds a task management function.
-    pub(crate) fn hold(self: &Arc<Self>, held: Held) {
-        self.keep(&mut self.tasks(), held);
+    /// What goes wrong with a task management function that was just fetched.
+    pub(crate) fn decide(&self, event: &Event<'_>) -> Option<Fired> {
+        self.tasks().engine.decide(event)
     }
 
-    fn keep(self: &Arc<Self>, tasks: &mut Tasks, held: Held) {
+    /// Lets something wait as its fault wants. If it is what others have waited for, their turns come back.
+    pub(crate) fn wait(self: &Arc<Self>, timers: &Timers, held: Held) -> Vec<Turn> {
+        self.keep(&mut self.tasks(), timers, held)
+    }
+
+    fn keep(self: &Arc<Self>, tasks: &mut Tasks, timers: &Timers, held: Held) -> Vec<Turn> {
         let unit = Arc::downgrade(self);
-        let keeper: Weak<dyn Keeper> = unit;
+        let keeper: Weak<dyn Keeper> = unit.clone();
         // With its ring stopped, nobody waits for it any more.
-        if held.chain().keep(&keeper) {
-            let sequence = tasks.next_sequence();
-            tasks.held.push_back((sequence, held));
+        if !held.chain().keep(&keeper) {
+            return Vec::new();
+        }
+        let sequence = tasks.next_sequence();
+        let fired = held.fault().expect("only a fault lets something wait").clone();
+        let wait = fired.rule.effect.wait.as_ref().expect("the caller has looked");
+        let until = match wait {
+            Wait::UntilReleased => Until::Released,
+            Wait::ForEver => Until::Never,
+            Wait::Order(_) => Until::Others(Arc::clone(&fired.rule)),
+            Wait::Delay { from, to } => {
+                let delay = Duration::from_micros(Wait::delay_us(*from, *to, fired.draw));
+                timers.add(Instant::now() + delay, Turn { unit, sequence });
+                Until::ItsTurn
+            }
+        };
+        tasks.held.push_back(Waiting { sequence, held, until });
+        match wait {
+            Wait::Order(order) => {
+                let of_rule = |until: &Until| matches!(until, Until::Others(other) if Arc::ptr_eq(other, &fired.rule));
+                self.turns(tasks, of_rule, Some(order)).unwrap_or_default()
+            }
+            _ => Vec::new(),
         }
     }
 
-    /// Takes what is held, in order of arrival; from now on it runs.
-    pub(crate) fn take_held(self: &Arc<Self>, which: Which) -> Vec<Held> {
-        let mut tasks = self.tasks();
-        let (taken, kept): (VecDeque<_>, VecDeque<_>) =
-            tasks.held.drain(..).partition(|(_, held)| which.covers(held.nexus(), held.tag()));
-        tasks.held = kept;
-        taken.into_iter().map(|(_, held)| self.resume(&mut tasks, held)).collect()
+    /// The turns of everything that waits so, in order of arrival or in another. From now on it waits for
+    /// its turn only.
+    fn turns(
+        self: &Arc<Self>,
+        tasks: &mut Tasks,
+        so: impl Fn(&Until) -> bool,
+        order: Option<&[u32]>,
+    ) -> Result<Vec<Turn>, BadOrder> {
+        let mut meant: Vec<&mut Waiting> =
+            tasks.held.iter_mut().filter(|waiting| so(&waiting.until)).collect();
+        let count = meant.len();
+        let positions: Vec<usize> = match order {
+            None => (0..count).collect(),
+            Some(order) if order.len() == count && (count == 0 || is_permutation(order)) => {
+                order.iter().map(|at| usize::try_from(*at).expect("a position")).collect()
+            }
+            Some(_) => return Err(BadOrder(count)),
+        };
+        let turn = |at: usize| {
+            let waiting = &mut *meant[at];
+            waiting.until = Until::ItsTurn;
+            Turn { unit: Arc::downgrade(self), sequence: waiting.sequence }
+        };
+        Ok(positions.into_iter().map(turn).collect())
     }
 
-    /// Takes what is held now, one after the other: what is done with one may end others.
-    pub(crate) fn release(self: &Arc<Self>) -> impl Iterator<Item = Held> {
-        let before = self.tasks().next_sequence;
-        std::iter::from_fn(move || {
-            let mut tasks = self.tasks();
-            let (_, held) = tasks.held.pop_front_if(|(sequence, _)| *sequence < before)?;
-            Some(self.resume(&mut tasks, held))
-        })
+    /// Takes what waits, in order of arrival; from now on it runs.
+    pub(crate) fn take_held(self: &Arc<Self>, which: Which) -> Vec<Held> {
+        let mut tasks = self.tasks();
+        self.take(&mut tasks, |waiting| which.covers(waiting.held.nexus(), waiting.held.tag()))
+    }
+
+    fn take(self: &Arc<Self>, tasks: &mut Tasks, meant: impl Fn(&Waiting) -> bool) -> Vec<Held> {
+        let (taken, kept): (VecDeque<_>, VecDeque<_>) = tasks.held.drain(..).partition(meant);
+        tasks.held = kept;
+        taken.into_iter().map(|waiting| self.resume(tasks, waiting.held)).collect()
+    }
+
+    /// The turns of what waits to be released, in order of arrival or in another.
+    ///
+    /// # Errors
+    /// The order does not name each once. Nothing has happened then.
+    pub(crate) fn release(self: &Arc<Self>, order: Option<&[u32]>) -> Result<Vec<Turn>, BadOrder> {
+        self.turns(&mut self.tasks(), |until| matches!(until, Until::Released), order)
     }
 
     fn resume(self: &Arc<Self>, tasks: &mut Tasks, mut held: Held) -> Held {
@@ -165,19 +285,12 @@ impl Unit {
 
     /// Drops everything of this nexus that is held, unanswered.
     pub(crate) fn forget_held(&self, nexus: NexusId) {
-        self.tasks().held.retain(|(_, held)| held.nexus() != nexus);
+        self.tasks().held.retain(|waiting| waiting.held.nexus() != nexus);
     }
 
     /// Says what goes wrong from now on.
-    pub(crate) fn set_faults(&self, faults: Faults) {
-        let mut tasks = self.tasks();
-        tasks.hold = faults.hold;
-        tasks.task_management = faults.task_management.into();
-    }
-
-    /// What becomes of a task management function that was just fetched.
-    pub(crate) fn next_fault(&self) -> Option<TaskManagementFault> {
-        self.tasks().task_management.pop_front()
+    pub(crate) fn set_faults(&self, engine: Engine) {
+        self.tasks().engine = engine;
     }
 
     /// Whether any such request runs.
@@ -191,7 +304,10 @@ impl Unit {
     pub fn has(&self, which: Which) -> bool {
         let tasks = self.tasks();
         tasks.running.iter().any(|request| which.covers(request.nexus, request.tag))
-            || tasks.held.iter().any(|(_, held)| which.covers(held.nexus(), held.tag()))
+            || tasks
+                .held
+                .iter()
+                .any(|waiting| which.covers(waiting.held.nexus(), waiting.held.tag()))
     }
 
     /// Waits until none of the requests runs that were registered before this call. Requests that come
@@ -230,8 +346,12 @@ impl Unit {
     /// The journal since the last reset, and what is held.
     #[must_use]
     pub fn journal_page(&self) -> JournalPage {
-        let held = self.tasks().held.iter().map(|(_, held)| held.entry()).collect();
-        JournalPage { held, ..self.journal().page() }
+        let (held, rules) = {
+            let tasks = self.tasks();
+            let held = tasks.held.iter().map(|waiting| waiting.held.entry()).collect();
+            (held, tasks.engine.counts())
+        };
+        JournalPage { held, rules, ..self.journal().page() }
     }
 
     /// Forgets the journal.
@@ -242,7 +362,7 @@ impl Unit {
 
 impl Keeper for Unit {
     fn ring_stops(&self) {
-        self.tasks().held.retain(|(_, held)| !held.chain().is_stale());
+        self.tasks().held.retain(|waiting| !waiting.held.chain().is_stale());
     }
 }
 

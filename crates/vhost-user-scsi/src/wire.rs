@@ -188,6 +188,45 @@ pub enum Response {
     IncorrectLun = 12,
 }
 
+impl Response {
+    /// Every response, in order of number.
+    pub const ALL: [Response; 13] = [
+        Response::Ok,
+        Response::Overrun,
+        Response::Aborted,
+        Response::BadTarget,
+        Response::Reset,
+        Response::Busy,
+        Response::TransportFailure,
+        Response::TargetFailure,
+        Response::NexusFailure,
+        Response::Failure,
+        Response::FunctionSucceeded,
+        Response::FunctionRejected,
+        Response::IncorrectLun,
+    ];
+
+    /// The name as virtio's constants have it, behind `VIRTIO_SCSI_S_` and in words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Response::Ok => "OK",
+            Response::Overrun => "OVERRUN",
+            Response::Aborted => "ABORTED",
+            Response::BadTarget => "BAD TARGET",
+            Response::Reset => "RESET",
+            Response::Busy => "BUSY",
+            Response::TransportFailure => "TRANSPORT FAILURE",
+            Response::TargetFailure => "TARGET FAILURE",
+            Response::NexusFailure => "NEXUS FAILURE",
+            Response::Failure => "FAILURE",
+            Response::FunctionSucceeded => "FUNCTION SUCCEEDED",
+            Response::FunctionRejected => "FUNCTION REJECTED",
+            Response::IncorrectLun => "INCORRECT LUN",
+        }
+    }
+}
+
 /// The SAM task attribute of `task_attr`. Values the specification does not name count as SIMPLE, as
 /// it allows for all (virtio 1.2, 5.6.6.1).
 #[must_use]

@@ -165,6 +165,18 @@ impl Active {
         });
     }
 
+    /// A fault that never happened has tested nothing.
+    pub(super) fn judge_faults(&mut self, unfired: Result<Vec<String>, String>) {
+        if self.outcome != Some(Outcome::Pass) {
+            return;
+        }
+        self.outcome = Some(match unfired {
+            Ok(rules) if rules.is_empty() => Outcome::Pass,
+            Ok(rules) => Outcome::Fail(format!("faults that never fired: {}", rules.join(", "))),
+            Err(reason) => Outcome::BenchError(format!("did the faults fire? {reason}")),
+        });
+    }
+
     pub(super) fn is_bad(&self) -> bool {
         self.outcome.as_ref().is_none_or(Outcome::is_bad)
     }
@@ -309,6 +321,29 @@ mod tests {
         active.hang("its SCSI host cannot be unplugged".into());
         let hang = Outcome::Hang("its SCSI host cannot be unplugged".into());
         assert_eq!(active.outcome, Some(hang));
+    }
+
+    #[test]
+    fn a_fault_that_never_fired_is_no_pass() {
+        for (unfired, outcome) in [
+            (Ok(vec![]), Outcome::Pass),
+            (
+                Ok(vec!["a".into(), "b".into()]),
+                Outcome::Fail("faults that never fired: a, b".into()),
+            ),
+            (Err("gone".into()), Outcome::BenchError("did the faults fire? gone".into())),
+        ] {
+            let mut active = active();
+            active.printed(ONE_PASSED);
+            active.exited(Exit::Code(EXIT_PASS), 1);
+            active.judge_faults(unfired);
+            assert_eq!(active.outcome, Some(outcome));
+        }
+        let mut failed = active();
+        failed.exited(Exit::Code(101), 1);
+        let outcome = failed.outcome.clone();
+        failed.judge_faults(Ok(vec!["a".into()]));
+        assert_eq!(failed.outcome, outcome, "what failed before is not outweighed");
     }
 
     #[test]

@@ -106,20 +106,36 @@ impl Hosts {
         self.own_target(run)?.signal(signal).map_err(|error| error.to_string())
     }
 
-    /// Says what goes wrong on a unit of a test's own host: a command that is held keeps error handling
-    /// and removal of the whole host waiting.
+    /// Says what goes wrong on a unit. What reaches beyond it needs a host of the test's own: a command that
+    /// is held keeps error handling and removal of the whole host waiting.
     pub(super) fn faults(
         &mut self,
         run: RunId,
         address: LunAddress,
         faults: Faults,
+        may_stay_unfired: bool,
     ) -> Result<(), String> {
-        self.own_target(run)?.faults(run, address, faults)
+        let target = if faults.rules.iter().any(|rule| rule.effect.reaches_beyond_the_unit()) {
+            self.own_target(run)?
+        } else {
+            self.target(run).0
+        };
+        target.faults(run, address, faults, may_stay_unfired)
+    }
+
+    /// Names of the rules that had to fire and did not.
+    pub(super) fn unfired(&mut self, run: RunId) -> Result<Vec<String>, String> {
+        self.target(run).0.unfired(run)
     }
 
     /// Carries out what a unit holds.
-    pub(super) fn carry_out_held(&mut self, run: RunId, at: LunAddress) -> Result<(), String> {
-        self.own_target(run)?.carry_out_held(run, at)
+    pub(super) fn release_held(
+        &mut self,
+        run: RunId,
+        at: LunAddress,
+        order: Option<Vec<u32>>,
+    ) -> Result<(), String> {
+        self.own_target(run)?.release_held(run, at, order)
     }
 
     /// The target of a test's own; the shared one is everybody's.

@@ -4,6 +4,7 @@
 //! overlapping SIMPLE tasks open, so readers and writers of the same blocks may see them mixed.
 
 mod discard;
+mod faulty;
 mod file;
 mod granules;
 mod ram;
@@ -13,6 +14,7 @@ use std::{fmt, io};
 
 use vm_memory::VolatileSlice;
 
+pub(crate) use faulty::{FaultyMedium, StaleWrites};
 pub use file::FileMedium;
 pub use ram::RamMedium;
 
@@ -87,10 +89,4 @@ pub trait Medium: fmt::Debug + Send + Sync {
 
     /// Whether written data may be lost before [`Self::flush`]: WCE, and what FUA must get past.
     fn has_volatile_cache(&self) -> bool;
-}
-
-/// Stands between single commands and the medium of their unit, for whoever runs the command.
-pub trait MediumLayer: fmt::Debug + Sync {
-    /// The medium as the command sees it.
-    fn over<'a>(&'a self, medium: &'a dyn Medium) -> Box<dyn Medium + 'a>;
 }

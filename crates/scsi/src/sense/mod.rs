@@ -71,6 +71,29 @@ impl SenseKey {
         }
     }
 
+    /// The name exactly as the standard writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            SenseKey::NoSense => "NO SENSE",
+            SenseKey::RecoveredError => "RECOVERED ERROR",
+            SenseKey::NotReady => "NOT READY",
+            SenseKey::MediumError => "MEDIUM ERROR",
+            SenseKey::HardwareError => "HARDWARE ERROR",
+            SenseKey::IllegalRequest => "ILLEGAL REQUEST",
+            SenseKey::UnitAttention => "UNIT ATTENTION",
+            SenseKey::DataProtect => "DATA PROTECT",
+            SenseKey::BlankCheck => "BLANK CHECK",
+            SenseKey::VendorSpecific => "VENDOR SPECIFIC",
+            SenseKey::CopyAborted => "COPY ABORTED",
+            SenseKey::AbortedCommand => "ABORTED COMMAND",
+            SenseKey::Reserved => "RESERVED",
+            SenseKey::VolumeOverflow => "VOLUME OVERFLOW",
+            SenseKey::Miscompare => "MISCOMPARE",
+            SenseKey::Completed => "COMPLETED",
+        }
+    }
+
     /// The four bits.
     #[must_use]
     pub const fn code(self) -> u8 {

@@ -22,7 +22,7 @@ fn hello_tells_version_process_and_units() {
     let daemon = Daemon::start();
     let client = daemon.client();
     let hello = client.hello();
-    assert_eq!((hello.version, hello.pid), (2, std::process::id()));
+    assert_eq!((hello.version, hello.pid), (3, std::process::id()));
     let units: Vec<_> = hello
         .luns
         .iter()
@@ -96,7 +96,7 @@ fn reset_waits_for_requests_in_flight() {
 
 #[test]
 fn reset_is_refused_if_a_request_stays_in_flight() {
-    let daemon = Daemon::start_with(|target| target.with_wait_limit(Duration::from_millis(50)));
+    let daemon = Daemon::start_with_limit(Duration::from_millis(50));
     let guest = daemon.guest();
     guest.command(UNIT, &write_10(0, 1), &pattern(1, 1), 0);
     let _task = daemon.target.unit(SERVER_ADDRESS).expect("LUN 0").begin(NexusId(0), Some(1));
@@ -204,7 +204,7 @@ fn refusals_name_the_reason() {
             "target 0 has no logical unit 7",
         ),
         (Command::ResetLun { address: ADDRESS, spec: odd }, "block length 513"),
-        (Command::Hello { version: 1 }, "version 1 is not spoken here, only 2"),
+        (Command::Hello { version: 1 }, "version 1 is not spoken here, only 3"),
     ] {
         match client.call(command).expect_err(words) {
             ClientError::Refused { reason, .. } => assert!(reason.contains(words), "{reason}"),
@@ -234,7 +234,7 @@ fn converse(daemon: &Daemon, lines: &[&[u8]]) -> Vec<String> {
 fn bad_lines_are_refused_and_change_nothing() {
     let daemon = Daemon::start();
     let reset = br#"{"id":5,"command":{"reset-lun":{"address":{"target":0,"lun":0},"spec":{"device-type":"disk","block-len":512,"blocks":1,"medium":"ram","write-protect":false}}}}"#;
-    let hello = br#"{"id":1,"command":{"hello":{"version":2}}}"#;
+    let hello = br#"{"id":1,"command":{"hello":{"version":3}}}"#;
     let extra = br#"{"id":2,"command":"statistics","comand":1}"#;
     let answers = converse(
         &daemon,
@@ -262,7 +262,7 @@ fn endless_line_is_refused_and_the_client_hung_up_on() {
         answers,
         ["{\"id\":0,\"result\":{\"Err\":\"line is longer than 1048576 bytes\"}}\n"]
     );
-    assert_eq!(daemon.client().hello().version, 2);
+    assert_eq!(daemon.client().hello().version, 3);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! What a virtio-scsi driver does with the rings: requests and responses byte by byte as in virtio 1.2,
 //! 5.6.6, and a device to send them to.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use control::Client;
+use control::{Client, Faults};
 use device_server::{Device, DeviceConfig, DeviceType, LuConfig, LunAddress};
+use fault::Times;
+use scsi_fault::{Effect, Rule};
 use tempfile::TempDir;
 use vhost_user_scsi::{
     backend::FrontEnd,
@@ -26,6 +28,12 @@ pub(crate) const DISK: [u8; 8] = [1, 0, 0x40, 1, 0, 0, 0, 0];
 
 pub(crate) const TEST_UNIT_READY: [u8; 6] = [0; 6];
 
+/// So many of the next commands are held, until they are released.
+pub(crate) fn holding(commands: u64) -> Faults {
+    let rule = Rule::new("hold", Effect::hold()).times(Times::First(commands));
+    Faults { seed: 0, rules: vec![rule] }
+}
+
 /// The daemon's inside on sockets of its own: target 0 with LUN 0 (processor) and 1 (disk), target 3
 /// with LUN 300 (processor); two ports of four request queues each.
 pub(crate) struct Daemon {
@@ -40,10 +48,12 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start() -> Daemon {
-        Self::start_with(|target| target)
+        // As long as the library's own.
+        Self::start_with_limit(Duration::from_secs(3))
     }
 
-    pub(crate) fn start_with(adjust: impl FnOnce(Target) -> Target) -> Daemon {
+    /// With this limit on waiting for commands in flight.
+    pub(crate) fn start_with_limit(limit: Duration) -> Daemon {
         let unit = LuConfig::default();
         let disk = LuConfig { device_type: DeviceType::Disk, ..unit.clone() };
         let units = vec![
@@ -52,7 +62,7 @@ impl Daemon {
             (LunAddress { target: 3, lun: 300 }, unit),
         ];
         let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
-        let target = Arc::new(adjust(Target::new(device, 4).with_ports(2)));
+        let target = Target::with_wait_limit(device, 2, 4, limit).expect("a thread");
         let directory = tempfile::tempdir().expect("a directory");
         let place = |name| directory.path().join(name);
         let (socket, other_socket, control) = (place("scsi"), place("other"), place("control"));
@@ -99,7 +109,7 @@ impl Daemon {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::connect(&self.control, std::time::Duration::from_secs(20)).expect("it listens")
+        Client::connect(&self.control, Duration::from_secs(20)).expect("it listens")
     }
 }
 

@@ -3,14 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use control::{Client, ClientError, Faults, JournalPage, LunAddress, LunSpec, TaskManagementFault};
+use control::{Client, ClientError, Faults, JournalPage, LunAddress, LunSpec};
 use device_server::NexusId;
 use rstest::rstest;
+use scsi_fault::{Effect, Rule, When};
 
 use crate::{
     driver::{
-        Answer, CONTROL_QUEUE, DISK, Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern,
-        read_10, request, task_management_request, write_10,
+        Answer, CONTROL_QUEUE, DISK, Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, holding,
+        pattern, read_10, request, task_management_request, write_10,
     },
     guest::{Descriptor, Guest},
 };
@@ -74,14 +75,20 @@ impl Guest {
     }
 }
 
-fn hold(client: &mut Client, count: u32) {
-    let faults = Faults { hold: count, ..Faults::default() };
-    client.faults(ADDRESS, faults).expect("nothing runs");
+fn hold(client: &mut Client, count: u64) {
+    client.faults(ADDRESS, holding(count)).expect("nothing runs");
 }
 
-fn spoil(client: &mut Client, hold: u32, answers: &[TaskManagementFault]) {
-    let faults = Faults { hold, task_management: answers.to_vec() };
-    client.faults(ADDRESS, faults).expect("nothing runs");
+/// Has so many commands held, and each of these befall the next task management function.
+fn spoil(client: &mut Client, hold: u64, functions: &[Effect]) {
+    let Faults { mut rules, .. } = if hold > 0 { holding(hold) } else { Faults::default() };
+    let of_function = |(nth, effect): (u64, &Effect)| {
+        Rule::new(format!("function {nth}"), effect.clone())
+            .when(When::task_management("any"))
+            .nth(nth)
+    };
+    rules.extend((1..).zip(functions).map(of_function));
+    client.faults(ADDRESS, Faults { seed: 0, rules }).expect("nothing runs");
 }
 
 /// The journal once the unit holds so much.
@@ -227,10 +234,15 @@ fn abort_task_leaves_other_held_commands() {
 
 #[test]
 fn functions_are_answered_as_asked_for_and_refused_ones_not_carried_out() {
-    use TaskManagementFault::{Failure, FunctionComplete, FunctionRejected, FunctionSucceeded};
     let (daemon, mut client) = started();
     let guest = daemon.guest();
-    spoil(&mut client, 1, &[FunctionRejected, Failure, FunctionSucceeded, FunctionComplete]);
+    let answers = [
+        Effect::response("FUNCTION REJECTED"),
+        Effect::response("FAILURE"),
+        Effect::response("FUNCTION SUCCEEDED").executed(),
+        Effect::response("OK").executed(),
+    ];
+    spoil(&mut client, 1, &answers);
     let sent = guest.send(REQUEST_QUEUE, 77, &TEST_UNIT_READY, &[], 0);
     held(&mut client, 1);
     // A neighbour has its own plan.
@@ -262,7 +274,7 @@ fn functions_are_answered_as_asked_for_and_refused_ones_not_carried_out() {
 fn held_function_is_carried_out_when_it_is_released() {
     let (daemon, mut client) = started();
     let guest = daemon.guest();
-    spoil(&mut client, 0, &[TaskManagementFault::Held]);
+    spoil(&mut client, 0, &[Effect::hold()]);
     let abort = guest.send_function(ABORT_TASK, 78);
     let page = held(&mut client, 1);
     assert_eq!((page.held[0].name.as_str(), page.held[0].tag), ("ABORT TASK", 78));
@@ -287,7 +299,7 @@ fn held_function_is_carried_out_when_it_is_released() {
 fn reset_by_the_control_socket_ends_what_is_held_and_clears_faults() {
     let (daemon, mut client) = started();
     let guest = daemon.guest();
-    spoil(&mut client, 5, &[TaskManagementFault::Held, TaskManagementFault::Failure]);
+    spoil(&mut client, 5, &[Effect::hold(), Effect::response("FAILURE")]);
     let sent = guest.send(REQUEST_QUEUE, 77, &write_10(0, 1), &pattern(1, 1), 0);
     let reset = guest.send_function(LOGICAL_UNIT_RESET, 0);
     held(&mut client, 2);
@@ -304,7 +316,7 @@ fn reset_by_the_control_socket_ends_what_is_held_and_clears_faults() {
 /// A refused reset changes nothing: what is held stays held.
 #[test]
 fn refused_reset_leaves_what_is_held() {
-    let daemon = Daemon::start_with(|target| target.with_wait_limit(Duration::from_millis(50)));
+    let daemon = Daemon::start_with_limit(Duration::from_millis(50));
     let (guest, mut client) = (daemon.guest(), daemon.client());
     hold(&mut client, 2);
     let first = guest.send(REQUEST_QUEUE, 1, &TEST_UNIT_READY, &[], 0);
@@ -327,11 +339,10 @@ fn refused_reset_leaves_what_is_held() {
 /// The barrier: a fault is in force only when no command fetched before runs any more.
 #[test]
 fn faults_wait_for_commands_that_run() {
-    let daemon = Daemon::start_with(|target| target.with_wait_limit(Duration::from_millis(50)));
+    let daemon = Daemon::start_with_limit(Duration::from_millis(50));
     let (guest, mut client) = (daemon.guest(), daemon.client());
     let running = daemon.target.unit(SERVER_ADDRESS).expect("LUN 0").begin(NexusId(0), Some(1));
-    let faults = Faults { hold: 1, ..Faults::default() };
-    let error = client.faults(ADDRESS, faults).expect_err("one runs");
+    let error = client.faults(ADDRESS, holding(1)).expect_err("one runs");
     let ClientError::Refused { reason, .. } = error else { panic!("{error}") };
     assert_eq!(reason, "1 request(s) still in flight on target 0 LUN 0 after 50 ms");
     drop(running);
@@ -376,7 +387,7 @@ fn stopped_ring_forgets_what_was_held() {
 fn next_front_end_inherits_nothing_that_was_held() {
     let (daemon, mut client) = started();
     let guest = daemon.guest();
-    spoil(&mut client, 1, &[TaskManagementFault::Held]);
+    spoil(&mut client, 1, &[Effect::hold()]);
     guest.send(REQUEST_QUEUE, 1, &TEST_UNIT_READY, &[], 0);
     guest.send_function(LOGICAL_UNIT_RESET, 0);
     held(&mut client, 2);

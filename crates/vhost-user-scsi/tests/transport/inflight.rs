@@ -3,12 +3,14 @@
 
 use std::os::unix::fs::FileExt;
 
-use control::{Faults, LunAddress};
+use control::LunAddress;
 use rstest::rstest;
 use vhost::vhost_user::{VhostUserFrontend, message::VhostUserInflight};
 
 use crate::{
-    driver::{Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern, read_10, request, write_10},
+    driver::{
+        Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, holding, pattern, read_10, request, write_10,
+    },
     guest::{Guest, Inflight, RING_LEN, Used},
 };
 
@@ -89,7 +91,7 @@ fn region_follows_the_commands() {
         guest.command(UNIT, &TEST_UNIT_READY, &[], 0);
         assert_eq!((region.half(USED_IDX), region.in_flight()), (used, vec![]));
     }
-    client.faults(ADDRESS, Faults { hold: 2, ..Faults::default() }).expect("LUN 0");
+    client.faults(ADDRESS, holding(2)).expect("LUN 0");
     let heads = [1, 2].map(|seed| {
         let head = make_write_available(&guest, 0, seed);
         guest.kick(REQUEST_QUEUE);
@@ -198,7 +200,7 @@ fn held_command_is_carried_out_after_a_reconnect() {
     let daemon = Daemon::start();
     let mut client = daemon.client();
     let mut guest = Guest::connect_with_inflight(&daemon.socket, 1);
-    client.faults(ADDRESS, Faults { hold: 1, ..Faults::default() }).expect("LUN 0");
+    client.faults(ADDRESS, holding(1)).expect("LUN 0");
     let head = make_write_available(&guest, 0, 3);
     guest.kick(REQUEST_QUEUE);
     while client.journal(ADDRESS).expect("LUN 0").held.is_empty() {
@@ -219,7 +221,7 @@ fn stopped_ring_keeps_what_was_held_unless_it_is_reset(#[case] goes_on: bool) {
     let mut client = daemon.client();
     let mut guest = Guest::connect_with_inflight(&daemon.socket, 1);
     guest.command(UNIT, &TEST_UNIT_READY, &[], 0);
-    client.faults(ADDRESS, Faults { hold: 1, ..Faults::default() }).expect("LUN 0");
+    client.faults(ADDRESS, holding(1)).expect("LUN 0");
     let head = make_write_available(&guest, 0, 3);
     guest.kick(REQUEST_QUEUE);
     while client.journal(ADDRESS).expect("LUN 0").held.is_empty() {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use control::{Client, Faults, LunAddress};
+use control::{Client, LunAddress};
 
 use crate::driver::{
-    Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern, read_10, request, write_10,
+    Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, holding, pattern, read_10, request, write_10,
 };
 
 const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
@@ -26,9 +26,8 @@ const QUERY_TASK_SET: u32 = 7;
 /// The tag [`request`] is given here.
 const TAG: u64 = 77;
 
-fn hold(client: &mut Client, commands: u32) {
-    let faults = Faults { hold: commands, ..Faults::default() };
-    client.faults(ADDRESS, faults).expect("LUN 0");
+fn hold(client: &mut Client, commands: u64) {
+    client.faults(ADDRESS, holding(commands)).expect("LUN 0");
 }
 
 #[track_caller]

@@ -109,7 +109,7 @@ fn abort_task_does_not_wait_for_other_tasks() {
 /// Linux waits for the answer for ever, so one comes even if a command is stuck.
 #[test]
 fn function_on_a_stuck_command_is_failure() {
-    let daemon = Daemon::start_with(|target| target.with_wait_limit(Duration::from_millis(50)));
+    let daemon = Daemon::start_with_limit(Duration::from_millis(50));
     let guest = daemon.guest();
     let _task = daemon.target.unit(ADDRESS).expect("LUN 0").begin(NexusId(0), Some(77));
     assert_eq!(guest.task_management(UNIT, LOGICAL_UNIT_RESET, 0), FAILURE);

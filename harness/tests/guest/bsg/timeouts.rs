@@ -9,12 +9,14 @@
 use std::{borrow::Cow, collections::BTreeSet, fs, path::Path, time::Duration};
 
 use bsg::{Access, BsgUring, Completion, Request};
-use control::{Faults, JournalPage, TaskManagementFault};
+use control::JournalPage;
+use fault::Times;
 use harness::{
     BlockDevice, Feature, HostShape, Lun, Needs, ScsiHost, assert::assert_good, bench, declare,
     sysfs, wait,
 };
 use rstest::rstest;
+use scsi_fault::{Effect, Rule, When};
 
 use super::{
     cdb::{self, Size},
@@ -74,6 +76,23 @@ fn unit() -> Lun {
     let lun = Lun::fresh();
     wait_for_functions(LONG_MS);
     lun
+}
+
+/// Has so many commands held, and each of these befall the next task management function.
+#[track_caller]
+fn ladder(lun: &Lun, hold: u64, functions: &[Effect]) {
+    let holding = Rule::new("hold", Effect::hold()).times(Times::First(hold));
+    let of_function = |(nth, effect): (u64, &Effect)| {
+        Rule::new(format!("function {nth}"), effect.clone())
+            .when(When::task_management("any"))
+            .nth(nth)
+    };
+    let functions = (1..).zip(functions).map(of_function);
+    lun.faults(std::iter::once(holding).chain(functions));
+}
+
+fn rejected() -> Effect {
+    Effect::response("FUNCTION REJECTED")
 }
 
 #[track_caller]
@@ -163,8 +182,7 @@ fn uring_cmd_of_a_command_not_answered_in_time_has_the_host_status_alone() {
 fn unit_is_reset_when_the_abort_is_refused() {
     declare!(Contract, TIMEOUTS);
     let lun = unit();
-    let task_management = vec![TaskManagementFault::FunctionRejected];
-    lun.faults(Faults { hold: 1, task_management });
+    ladder(&lun, 1, &[rejected()]);
     let done = read_over(&mut uring_cmd(lun.device(), Access::ReadWrite));
     assert_timed_out(&done);
     let page = lun.journal();
@@ -180,8 +198,7 @@ fn unit_is_reset_when_the_abort_is_refused() {
 fn host_is_reset_when_abort_and_unit_reset_are_refused() {
     declare!(Contract, TIMEOUTS);
     let lun = unit();
-    let task_management = vec![TaskManagementFault::FunctionRejected; 2];
-    lun.faults(Faults { hold: 1, task_management });
+    ladder(&lun, 1, &[rejected(), rejected()]);
     let done = read_over(&mut uring_cmd(lun.device(), Access::ReadWrite));
     assert_timed_out(&done);
     let page = lun.journal();
@@ -203,8 +220,7 @@ fn unit_that_no_reset_brings_back_is_offline_until_set_running() {
     // In seconds: for the error handler's own commands.
     write_attribute(&lun, "eh_timeout", "1");
     // The command and the TEST UNIT READY that follows the reset; an abort and a reset for each.
-    let task_management = vec![TaskManagementFault::FunctionRejected; 4];
-    lun.faults(Faults { hold: 2, task_management });
+    ladder(&lun, 2, &[rejected(), rejected(), rejected(), rejected()]);
     let mut ring = uring_cmd(lun.device(), Access::ReadWrite);
     assert_timed_out(&read_over(&mut ring));
     assert_eq!(lun.device().attribute("state"), "offline");
@@ -231,8 +247,7 @@ fn unit_that_no_reset_brings_back_is_offline_until_set_running() {
 fn command_that_completes_while_the_error_handler_has_it_ends_once() {
     declare!(Contract, TIMEOUTS);
     let lun = unit();
-    use TaskManagementFault::{FunctionRejected, Held};
-    lun.faults(Faults { hold: 1, task_management: vec![FunctionRejected, Held] });
+    ladder(&lun, 1, &[rejected(), Effect::hold()]);
     let mut ring = uring_cmd(lun.device(), Access::ReadWrite);
     let token = ring.submit(read().into()).expect("submitted");
     let held: Vec<_> = lun.held(2).into_iter().map(|entry| entry.name).collect();
@@ -252,7 +267,7 @@ fn function_that_is_answered_late_does_no_harm() {
     declare!(Contract, TIMEOUTS);
     let lun = unit();
     wait_for_functions(SHORT_MS);
-    lun.faults(Faults { hold: 1, task_management: vec![TaskManagementFault::Held] });
+    ladder(&lun, 1, &[Effect::hold()]);
     let mut ring = uring_cmd(lun.device(), Access::ReadWrite);
     assert_timed_out(&read_over(&mut ring));
     let page = lun.journal();
@@ -281,7 +296,7 @@ fn host_is_reset_when_no_function_is_answered() {
     declare!(Contract, TIMEOUTS);
     let lun = unit();
     wait_for_functions(SHORT_MS);
-    lun.faults(Faults { hold: 1, task_management: vec![TaskManagementFault::Held; 2] });
+    ladder(&lun, 1, &[Effect::hold(), Effect::hold()]);
     assert_timed_out(&read_over(&mut uring_cmd(lun.device(), Access::ReadWrite)));
     let page = lun.journal();
     assert_eq!((page.held.as_slice(), functions(&page)), (&[][..], vec![]));

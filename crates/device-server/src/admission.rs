@@ -2,7 +2,7 @@
 
 use scsi::{
     Command, Sense,
-    command::{Access, UnknownCommand},
+    command::{Access, Conflict, UnknownCommand},
     task::TaskAttribute,
 };
 
@@ -38,8 +38,8 @@ pub(crate) fn execute(
     Ok(())
 }
 
-/// Reports a unit attention condition. INQUIRY, REPORT LUNS and REQUEST SENSE are processed although
-/// there is one.
+/// Reports a unit attention condition or a reservation conflict. INQUIRY, REPORT LUNS and REQUEST SENSE
+/// are processed although there is one.
 fn report_condition(
     execution: &mut Execution<'_, '_, '_>,
     command: Option<Command>,
@@ -50,7 +50,15 @@ fn report_condition(
     if exempt {
         return Ok(());
     }
-    if let Some(sense) = unit.attentions.take(nexus) {
+    let mut condition = unit.attentions.take_before_conflict(nexus);
+    if condition.is_none() {
+        let conflict = command.map_or(Conflict::Never, |command| command.conflict(execution.cdb));
+        if unit.reservations.conflict(nexus, conflict) {
+            return Err(CommandError::ReservationConflict);
+        }
+        condition = unit.attentions.take(nexus);
+    }
+    if let Some(sense) = condition {
         execution.reported_luns = is_luns_changed(&sense);
         return Err(CommandError::UnitAttention(sense));
     }

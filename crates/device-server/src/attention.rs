@@ -43,6 +43,11 @@ fn precedence(sense: &Sense) -> u8 {
     }
 }
 
+/// Whether a condition is reported before RESERVATION CONFLICT (SAM, Status precedence).
+fn precedes_conflict(sense: &Sense) -> bool {
+    precedence(sense) < 5
+}
+
 impl UnitAttentions {
     fn queues(&self) -> MutexGuard<'_, BTreeMap<NexusId, Vec<Sense>>> {
         self.queues.lock().expect("no holder panics")
@@ -66,6 +71,15 @@ impl UnitAttentions {
 
     /// Takes the condition to be reported next.
     pub(crate) fn take(&self, nexus: NexusId) -> Option<Sense> {
+        self.take_if(nexus, |_| true)
+    }
+
+    /// Takes the condition to be reported next if it comes before RESERVATION CONFLICT.
+    pub(crate) fn take_before_conflict(&self, nexus: NexusId) -> Option<Sense> {
+        self.take_if(nexus, precedes_conflict)
+    }
+
+    fn take_if(&self, nexus: NexusId, wanted: impl Fn(&Sense) -> bool) -> Option<Sense> {
         // Established by a command that has ended, a condition is seen by those sent afterwards: the
         // transport orders them. A command beside it may miss it, as one sent before.
         if self.count.load(Ordering::Relaxed) == 0 {
@@ -73,7 +87,7 @@ impl UnitAttentions {
         }
         let mut queues = self.queues();
         let queue = queues.get_mut(&nexus)?;
-        let sense = *queue.first()?;
+        let sense = *queue.first().filter(|sense| wanted(sense))?;
         self.remove(&mut queues, nexus, |each| *each == sense);
         Some(sense)
     }
@@ -150,6 +164,7 @@ mod tests {
         let attentions = UnitAttentions::default();
         attentions.establish(NEXUS, Sense::MODE_PARAMETERS_CHANGED);
         assert_eq!(attentions.take(NexusId(4)), None);
+        assert_eq!(attentions.take_before_conflict(NEXUS), None);
         attentions.clear(NEXUS, Sense::MODE_PARAMETERS_CHANGED);
         assert_eq!(attentions.take(NEXUS), None);
     }

@@ -91,7 +91,9 @@ impl Target {
     /// What the loss of a nexus does to the units (SAM, I_T nexus loss).
     fn lose_nexus(&self, nexus: NexusId) {
         for unit in self.units.values() {
-            unit.load().attentions.establish(nexus, Sense::I_T_NEXUS_LOSS_OCCURRED);
+            let unit = unit.load();
+            unit.reservations.nexus_lost(nexus);
+            unit.attentions.establish(nexus, Sense::I_T_NEXUS_LOSS_OCCURRED);
         }
     }
 }
@@ -248,7 +250,9 @@ impl Device {
             known
         });
         for unit in self.targets.values().flat_map(|target| target.units.values()) {
-            unit.load().attentions.forget(nexus);
+            let unit = unit.load();
+            unit.reservations.nexus_lost(nexus);
+            unit.attentions.forget(nexus);
         }
     }
 

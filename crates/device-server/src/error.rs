@@ -27,6 +27,10 @@ pub(crate) enum CommandError {
     UnitAttention(Sense),
     /// The unit is not ready.
     NotReady(Sense),
+    /// Another nexus has reserved the unit, or the reservation key is not its own.
+    ReservationConflict,
+    /// A persistent reservation is released with another scope or type than it has.
+    InvalidRelease,
     /// The medium failed to give this block.
     ReadFailed(Lba),
     /// The medium failed to take this block.
@@ -57,6 +61,8 @@ impl CommandError {
     /// The status, and the sense data if that is CHECK CONDITION.
     pub(crate) fn end(self) -> (Status, Option<Sense>) {
         let sense = match self {
+            CommandError::ReservationConflict => return (Status::ReservationConflict, None),
+            CommandError::InvalidRelease => Sense::INVALID_RELEASE_OF_PERSISTENT_RESERVATION,
             CommandError::UnknownOpcode => Sense::INVALID_COMMAND_OPERATION_CODE,
             CommandError::InvalidField(at) => Sense::INVALID_FIELD_IN_CDB.with_field_pointer(at),
             CommandError::InvalidParameter(at) => {
@@ -110,6 +116,7 @@ mod tests {
             (CommandError::AcaWithoutCondition, (0x5, 0x49, 0x00)),
             (CommandError::UnitAttention(Sense::POWER_ON_OCCURRED), (0x6, 0x29, 0x01)),
             (CommandError::NotReady(Sense::MEDIUM_NOT_PRESENT), (0x2, 0x3a, 0x00)),
+            (CommandError::InvalidRelease, (0x5, 0x26, 0x04)),
             (CommandError::ReadFailed(Lba(1)), (0x3, 0x11, 0x00)),
             (CommandError::WriteFailed(Lba(1)), (0x3, 0x0c, 0x00)),
             (CommandError::Miscompare(Some(1)), (0xe, 0x1d, 0x00)),
@@ -119,5 +126,7 @@ mod tests {
             assert_eq!(status, Status::CheckCondition);
             assert_eq!(sense.map(|sense| sense.triple()), Some(triple), "{error:?}");
         }
+        let conflict = CommandError::ReservationConflict.end();
+        assert_eq!(conflict, (Status::ReservationConflict, None));
     }
 }

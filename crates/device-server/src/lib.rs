@@ -7,8 +7,8 @@
 //! A [`Device`] is shared by all queue workers of a transport. No lock is held while data moves.
 //!
 //! * [`device`] finds the logical unit and runs the command; `unit` is what a unit is made of.
-//! * `admission` is what stands before a command: unit attention conditions (`attention`), readiness,
-//!   write protection.
+//! * `admission` is what stands before a command: unit attention conditions (`attention`),
+//!   `reservations`, readiness, write protection.
 //! * `handlers` has one function for each row of the command table.
 //! * `error` is the one map from what went wrong to sense data.
 //! * [`data`] moves parameter data and counts; [`medium`] keeps the blocks.
@@ -25,6 +25,7 @@ pub mod medium;
 mod mode_values;
 pub mod outcome;
 mod readiness;
+mod reservations;
 mod unit;
 
 pub use config::{

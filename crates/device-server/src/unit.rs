@@ -12,6 +12,7 @@ use crate::{
     medium::{FileMedium, Medium, RamMedium, StaleWrites},
     mode_values::{CurrentValues, ModeValues},
     readiness::CurrentReadiness,
+    reservations::Reservations,
 };
 
 /// A logical unit. What it is made of never changes: a reset of the bench puts a new one in its place,
@@ -26,6 +27,7 @@ pub(crate) struct LogicalUnit {
     pub(crate) mode: CurrentValues,
     pub(crate) readiness: CurrentReadiness,
     pub(crate) attentions: UnitAttentions,
+    pub(crate) reservations: Reservations,
     pub(crate) locks: BlockLocks,
 }
 
@@ -95,6 +97,7 @@ impl LogicalUnit {
             mode,
             readiness: CurrentReadiness::default(),
             attentions: UnitAttentions::default(),
+            reservations: Reservations::default(),
             locks: BlockLocks::default(),
         }
     }
@@ -129,6 +132,7 @@ impl LogicalUnit {
     pub(crate) fn reset(&self) {
         self.mode.set(self.default_mode());
         self.readiness.set(Readiness::Ready);
+        self.reservations.reset();
     }
 }
 

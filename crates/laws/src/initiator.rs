@@ -30,6 +30,9 @@ pub enum Ended {
 /// SAM: CHECK CONDITION.
 const CHECK_CONDITION: u8 = 0x02;
 
+/// RESERVATION CONFLICT (SAM).
+pub(crate) const CONFLICT: Ended = Ended::Status(0x18);
+
 impl Completion {
     /// In short.
     #[must_use]

@@ -14,7 +14,9 @@ mod block_sizes;
 mod compare_and_write;
 mod initiator;
 mod mode_select;
+mod persistent_reservation;
 mod provisioning;
+mod reserve;
 mod start_stop;
 mod transport;
 mod unit_attention;
@@ -108,7 +110,9 @@ pub fn all() -> impl Iterator<Item = &'static Law> {
         block_sizes::LAWS,
         compare_and_write::LAWS,
         mode_select::LAWS,
+        persistent_reservation::LAWS,
         provisioning::LAWS,
+        reserve::LAWS,
         start_stop::LAWS,
         unit_attention::LAWS,
         verify::LAWS,

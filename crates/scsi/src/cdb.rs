@@ -201,6 +201,28 @@ cdb! {
     }
 }
 cdb! {
+    /// PERSISTENT RESERVE IN (SPC).
+    PersistentReserveIn, 10 {
+        /// SERVICE ACTION.
+        pub service_action: u8,
+        reserved: [u8; 5],
+        /// ALLOCATION LENGTH in bytes.
+        pub allocation_length: U16,
+    }
+}
+cdb! {
+    /// PERSISTENT RESERVE OUT (SPC).
+    PersistentReserveOut, 10 {
+        /// SERVICE ACTION.
+        pub service_action: u8,
+        /// SCOPE in bits 7 to 4, TYPE below.
+        pub scope_type: u8,
+        reserved: [u8; 2],
+        /// PARAMETER LIST LENGTH in bytes.
+        pub parameter_list_length: U32,
+    }
+}
+cdb! {
     /// INQUIRY (SPC).
     Inquiry, 6 {
         /// EVPD in bit 0.

@@ -63,6 +63,21 @@ pub fn concerned_blocks(cdb: &[u8]) -> Option<BlockRange> {
         | Command::ReadCapacity10
         | Command::ReadCapacity16
         | Command::ReportLuns
+        | Command::Reserve6
+        | Command::Release6
+        | Command::Reserve10
+        | Command::Release10
+        | Command::PersistentReserveInReadKeys
+        | Command::PersistentReserveInReadReservation
+        | Command::PersistentReserveInReportCapabilities
+        | Command::PersistentReserveInReadFullStatus
+        | Command::PersistentReserveOutRegister
+        | Command::PersistentReserveOutReserve
+        | Command::PersistentReserveOutRelease
+        | Command::PersistentReserveOutClear
+        | Command::PersistentReserveOutPreempt
+        | Command::PersistentReserveOutPreemptAndAbort
+        | Command::PersistentReserveOutRegisterAndIgnoreExistingKey
         | Command::ReportSupportedOperationCodes => return None,
     };
     Some(BlockRange { start: Lba(lba), blocks })

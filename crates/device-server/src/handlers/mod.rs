@@ -10,6 +10,7 @@ mod mode;
 mod mode_select;
 mod primary;
 mod provisioning;
+mod reservation;
 mod start_stop;
 #[cfg(test)]
 mod tests;
@@ -96,6 +97,8 @@ pub(crate) fn handler(command: Command) -> Handler {
         Command::Write6 => block::write_6,
         Command::Inquiry => inquiry::inquiry,
         Command::ModeSelect6 => mode_select::mode_select_6,
+        Command::Reserve6 | Command::Reserve10 => reservation::reserve,
+        Command::Release6 | Command::Release10 => reservation::release,
         Command::ModeSense6 => mode::mode_sense_6,
         Command::StartStopUnit => start_stop::start_stop_unit,
         Command::ReadCapacity10 => block::read_capacity_10,
@@ -107,6 +110,19 @@ pub(crate) fn handler(command: Command) -> Handler {
         Command::Unmap => provisioning::unmap,
         Command::ModeSelect10 => mode_select::mode_select_10,
         Command::ModeSense10 => mode::mode_sense_10,
+        Command::PersistentReserveInReadKeys => reservation::read_keys,
+        Command::PersistentReserveInReadReservation => reservation::read_reservation,
+        Command::PersistentReserveInReportCapabilities => reservation::report_capabilities,
+        Command::PersistentReserveInReadFullStatus => reservation::read_full_status,
+        Command::PersistentReserveOutRegister => reservation::persistent_register,
+        Command::PersistentReserveOutReserve => reservation::persistent_reserve,
+        Command::PersistentReserveOutRelease => reservation::persistent_release,
+        Command::PersistentReserveOutClear => reservation::persistent_clear,
+        Command::PersistentReserveOutPreempt => reservation::persistent_preempt,
+        Command::PersistentReserveOutPreemptAndAbort => reservation::persistent_preempt_and_abort,
+        Command::PersistentReserveOutRegisterAndIgnoreExistingKey => {
+            reservation::persistent_register_and_ignore
+        }
         Command::Read16 => block::read_16,
         Command::CompareAndWrite => compare::compare_and_write,
         Command::Write16 => block::write_16,

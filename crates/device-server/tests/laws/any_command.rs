@@ -76,7 +76,7 @@ fn rsoc_lists_exactly_what_is_not_refused_as_unknown() {
         let data = bench.receive(&[0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0]);
         let listed: Vec<_> = data[4..].chunks(8).map(|each| (each[0], each[3])).collect();
         for opcode in 0..=u8::MAX {
-            let with_service_actions = matches!(opcode, 0x9e | 0xa3);
+            let with_service_actions = matches!(opcode, 0x5e | 0x5f | 0x9e | 0xa3);
             for service_action in 0..if with_service_actions { 0x20 } else { 1 } {
                 let mut cdb = [0; 32];
                 (cdb[0], cdb[1]) = (opcode, service_action);

@@ -10,6 +10,7 @@ mod medium;
 mod mode;
 mod opcodes;
 mod primary;
+mod reservation;
 mod residual;
 mod sparse;
 mod task_management;

@@ -8,7 +8,7 @@ use device_server::{
 use rstest::rstest;
 use scsi::Status;
 
-use crate::fixture::{Bench, UNIT, disk, pattern, sense};
+use crate::fixture::{Bench, UNIT, disk, invalid_byte, pattern, sense};
 
 /// 3 TiB in blocks of 512 bytes.
 const BLOCKS: u64 = 3 << 31;
@@ -54,6 +54,11 @@ fn three_tebibytes_cost_what_is_written(#[values(false, true)] in_a_file: bool) 
     assert_eq!(status(&bench, 0), [(0, 1), (most, 1), (last, 0)]);
     // What is not mapped is not read: this would take hours otherwise.
     assert_eq!(bench.run(&cdb_16(0x8f, 0, 0, u32::MAX)).status, Status::Good);
+
+    // One block for that many would be read: 65535 is the most.
+    let same = |blocks| bench.transfer(&cdb_16(0x8f, 0x06, 0, blocks), &mut [0; 512], &mut []);
+    assert_eq!(same(0xffff).status, Status::Good);
+    assert_eq!(same(0x1_0000).sense.as_deref(), Some(&invalid_byte(10)[..]));
 
     let mut list = [0; 24];
     [list[1], list[3]] = [22, 16];

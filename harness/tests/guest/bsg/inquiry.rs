@@ -182,21 +182,25 @@ fn inquiry_of_pages_80_and_83_names_the_unit() {
 }
 
 /// SBC-3, Block Limits, Block Device Characteristics and Logical Block Provisioning VPD pages: PAGE
-/// LENGTH 3Ch, 3Ch and 4. Zeros are no limits, no optional commands, full provisioning; MEDIUM
-/// ROTATION RATE 0001h is a medium that does not rotate.
+/// LENGTH 3Ch, 3Ch and 4. Zeros are no limits and full provisioning. Not zero are WSNZ, MAXIMUM COMPARE AND
+/// WRITE LENGTH (255) and MAXIMUM WRITE SAME LENGTH (65535); MEDIUM ROTATION RATE, which is 0001h for a
+/// medium that does not rotate.
 #[rstest]
-#[case::block_limits(0xb0, 0x3c, 0x00)]
-#[case::block_device_characteristics(0xb1, 0x3c, 0x01)]
-#[case::logical_block_provisioning(0xb2, 0x04, 0x00)]
+#[case::block_limits(0xb0, 0x3c, &[(4, 0x01), (5, 0xff), (42, 0xff), (43, 0xff)])]
+#[case::block_device_characteristics(0xb1, 0x3c, &[(5, 0x01)])]
+#[case::logical_block_provisioning(0xb2, 0x04, &[])]
 fn inquiry_of_a_block_page_has_its_fixed_length(
     #[case] page: u8,
     #[case] len: u8,
-    #[case] byte_5: u8,
+    #[case] not_zero: &[(usize, u8)],
 ) {
     declare!(Contract);
     let lun = Lun::disk_unit();
     let mut bsg = sg_io_v4(lun.device(), Access::ReadWrite);
-    let mut expected = vec![0x00, page, 0x00, len, 0x00, byte_5];
+    let mut expected = vec![0x00, page, 0x00, len];
     expected.resize(4 + usize::from(len), 0);
+    for (at, byte) in not_zero {
+        expected[*at] = *byte;
+    }
     assert_eq!(vpd(&mut bsg, page), expected);
 }

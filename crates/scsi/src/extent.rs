@@ -50,35 +50,8 @@ pub fn concerned_blocks(cdb: &[u8]) -> Option<BlockRange> {
             (cdb.lba.get(), cdb.blocks.into())
         }
         Command::GetLbaStatus => to_the_end(parsed::<cdb::GetLbaStatus>(cdb)?.lba.get(), 0),
-        // UNMAP names its blocks in the parameter list.
-        Command::Unmap
-        | Command::TestUnitReady
-        | Command::RequestSense
-        | Command::Inquiry
-        | Command::ModeSelect6
-        | Command::ModeSense6
-        | Command::StartStopUnit
-        | Command::ModeSelect10
-        | Command::ModeSense10
-        | Command::ReadCapacity10
-        | Command::ReadCapacity16
-        | Command::ReportLuns
-        | Command::Reserve6
-        | Command::Release6
-        | Command::Reserve10
-        | Command::Release10
-        | Command::PersistentReserveInReadKeys
-        | Command::PersistentReserveInReadReservation
-        | Command::PersistentReserveInReportCapabilities
-        | Command::PersistentReserveInReadFullStatus
-        | Command::PersistentReserveOutRegister
-        | Command::PersistentReserveOutReserve
-        | Command::PersistentReserveOutRelease
-        | Command::PersistentReserveOutClear
-        | Command::PersistentReserveOutPreempt
-        | Command::PersistentReserveOutPreemptAndAbort
-        | Command::PersistentReserveOutRegisterAndIgnoreExistingKey
-        | Command::ReportSupportedOperationCodes => return None,
+        // UNMAP names its blocks in the parameter list; the others are about none.
+        _ => return None,
     };
     Some(BlockRange { start: Lba(lba), blocks })
 }

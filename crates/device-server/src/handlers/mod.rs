@@ -88,54 +88,69 @@ impl<'a, 'm, 'b> Execution<'a, 'm, 'b> {
 /// A handler; success is GOOD status.
 pub(crate) type Handler = fn(&mut Execution<'_, '_, '_>) -> Result<(), CommandError>;
 
-/// The handler of each row.
-pub(crate) fn handler(command: Command) -> Handler {
-    match command {
-        Command::TestUnitReady => primary::test_unit_ready,
-        Command::RequestSense => primary::request_sense,
-        Command::Read6 => block::read_6,
-        Command::Write6 => block::write_6,
-        Command::Inquiry => inquiry::inquiry,
-        Command::ModeSelect6 => mode_select::mode_select_6,
-        Command::Reserve6 | Command::Reserve10 => reservation::reserve,
-        Command::Release6 | Command::Release10 => reservation::release,
-        Command::ModeSense6 => mode::mode_sense_6,
-        Command::StartStopUnit => start_stop::start_stop_unit,
-        Command::ReadCapacity10 => block::read_capacity_10,
-        Command::Read10 => block::read_10,
-        Command::Write10 => block::write_10,
-        Command::Verify10 => compare::verify_10,
-        Command::SynchronizeCache10 => block::synchronize_cache_10,
-        Command::WriteSame10 => provisioning::write_same_10,
-        Command::Unmap => provisioning::unmap,
-        Command::ModeSelect10 => mode_select::mode_select_10,
-        Command::ModeSense10 => mode::mode_sense_10,
-        Command::PersistentReserveInReadKeys => reservation::read_keys,
-        Command::PersistentReserveInReadReservation => reservation::read_reservation,
-        Command::PersistentReserveInReportCapabilities => reservation::report_capabilities,
-        Command::PersistentReserveInReadFullStatus => reservation::read_full_status,
-        Command::PersistentReserveOutRegister => reservation::persistent_register,
-        Command::PersistentReserveOutReserve => reservation::persistent_reserve,
-        Command::PersistentReserveOutRelease => reservation::persistent_release,
-        Command::PersistentReserveOutClear => reservation::persistent_clear,
-        Command::PersistentReserveOutPreempt => reservation::persistent_preempt,
-        Command::PersistentReserveOutPreemptAndAbort => reservation::persistent_preempt_and_abort,
-        Command::PersistentReserveOutRegisterAndIgnoreExistingKey => {
-            reservation::persistent_register_and_ignore
-        }
-        Command::Read16 => block::read_16,
-        Command::CompareAndWrite => compare::compare_and_write,
-        Command::Write16 => block::write_16,
-        Command::Verify16 => compare::verify_16,
-        Command::SynchronizeCache16 => block::synchronize_cache_16,
-        Command::WriteSame16 => provisioning::write_same_16,
-        Command::ReadCapacity16 => block::read_capacity_16,
-        Command::GetLbaStatus => provisioning::get_lba_status,
-        Command::ReportLuns => primary::report_luns,
-        Command::ReportSupportedOperationCodes => primary::report_supported_operation_codes,
-        Command::Read12 => block::read_12,
-        Command::Write12 => block::write_12,
+/// The handler of each row, in their order.
+static HANDLERS: &[(Command, Handler)] = &[
+    (Command::TestUnitReady, primary::test_unit_ready),
+    (Command::RequestSense, primary::request_sense),
+    (Command::Read6, block::read_6),
+    (Command::Write6, block::write_6),
+    (Command::Inquiry, inquiry::inquiry),
+    (Command::ModeSelect6, mode_select::mode_select_6),
+    (Command::Reserve6, reservation::reserve),
+    (Command::Release6, reservation::release),
+    (Command::ModeSense6, mode::mode_sense_6),
+    (Command::StartStopUnit, start_stop::start_stop_unit),
+    (Command::ReadCapacity10, block::read_capacity_10),
+    (Command::Read10, block::read_10),
+    (Command::Write10, block::write_10),
+    (Command::Verify10, compare::verify_10),
+    (Command::SynchronizeCache10, block::synchronize_cache_10),
+    (Command::WriteSame10, provisioning::write_same_10),
+    (Command::Unmap, provisioning::unmap),
+    (Command::ModeSelect10, mode_select::mode_select_10),
+    (Command::Reserve10, reservation::reserve),
+    (Command::Release10, reservation::release),
+    (Command::ModeSense10, mode::mode_sense_10),
+    (Command::PersistentReserveInReadKeys, reservation::read_keys),
+    (Command::PersistentReserveInReadReservation, reservation::read_reservation),
+    (Command::PersistentReserveInReportCapabilities, reservation::report_capabilities),
+    (Command::PersistentReserveInReadFullStatus, reservation::read_full_status),
+    (Command::PersistentReserveOutRegister, reservation::persistent_register),
+    (Command::PersistentReserveOutReserve, reservation::persistent_reserve),
+    (Command::PersistentReserveOutRelease, reservation::persistent_release),
+    (Command::PersistentReserveOutClear, reservation::persistent_clear),
+    (Command::PersistentReserveOutPreempt, reservation::persistent_preempt),
+    (Command::PersistentReserveOutPreemptAndAbort, reservation::persistent_preempt_and_abort),
+    (
+        Command::PersistentReserveOutRegisterAndIgnoreExistingKey,
+        reservation::persistent_register_and_ignore,
+    ),
+    (Command::Read16, block::read_16),
+    (Command::CompareAndWrite, compare::compare_and_write),
+    (Command::Write16, block::write_16),
+    (Command::Verify16, compare::verify_16),
+    (Command::SynchronizeCache16, block::synchronize_cache_16),
+    (Command::WriteSame16, provisioning::write_same_16),
+    (Command::ReadCapacity16, block::read_capacity_16),
+    (Command::GetLbaStatus, provisioning::get_lba_status),
+    (Command::ReportLuns, primary::report_luns),
+    (Command::ReportSupportedOperationCodes, primary::report_supported_operation_codes),
+    (Command::Read12, block::read_12),
+    (Command::Write12, block::write_12),
+];
+
+const _: () = {
+    assert!(HANDLERS.len() == Command::ALL.len());
+    let mut row = 0;
+    while row < HANDLERS.len() {
+        assert!(HANDLERS[row].0 as usize == row, "handlers out of order");
+        row += 1;
     }
+};
+
+/// The handler of a row.
+pub(crate) fn handler(command: Command) -> Handler {
+    HANDLERS[command as usize].1
 }
 
 /// The CDB as a struct. The row's length has been checked, and struct and row are equally long.

@@ -14,7 +14,8 @@ use scsi::{
 use scsi_fault::WriteFault;
 
 use crate::{
-    Aborts, ConfigError, DataBuffers, DeviceConfig, LuConfig, Outcome, Readiness, admission,
+    Aborts, ConfigError, DataBuffers, DeviceConfig, Health, LuConfig, Outcome, Readiness,
+    admission,
     data::Mover,
     handlers::{self, Execution},
     medium::{FaultyMedium, Medium},
@@ -210,8 +211,9 @@ impl Device {
                 TmfResponse::FunctionComplete
             }
             (_, Lookup::NoTarget | Lookup::AbsentUnit) => TmfResponse::IncorrectLogicalUnitNumber,
-            // NORMACA is zero.
-            (TaskManagementFunction::ClearAca, Lookup::Unit) => TmfResponse::FunctionRejected,
+            (function, Lookup::Unit) if !handlers::is_supported(function) => {
+                TmfResponse::FunctionRejected
+            }
             (TaskManagementFunction::LogicalUnitReset, Lookup::Unit) => {
                 if let Some(unit) = self.unit(address) {
                     unit.reset();
@@ -225,6 +227,7 @@ impl Device {
             (
                 TaskManagementFunction::AbortTask
                 | TaskManagementFunction::AbortTaskSet
+                | TaskManagementFunction::ClearAca
                 | TaskManagementFunction::ClearTaskSet
                 | TaskManagementFunction::QueryTask
                 | TaskManagementFunction::QueryTaskSet,
@@ -299,6 +302,16 @@ impl Device {
     ) -> Result<(), ConfigError> {
         let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
         unit.readiness.set(readiness);
+        Ok(())
+    }
+
+    /// Says what a unit reports of its health.
+    ///
+    /// # Errors
+    /// There is no such unit.
+    pub fn set_health(&self, address: LunAddress, health: Health) -> Result<(), ConfigError> {
+        let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
+        unit.health.set(health);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ pub mod data;
 pub mod device;
 mod error;
 mod handlers;
+mod health;
 pub mod medium;
 mod mode_values;
 pub mod outcome;
@@ -33,6 +34,7 @@ pub use config::{
 };
 pub use data::{DataBuffers, SgList};
 pub use device::{Device, Lookup, NexusId, Nexuses, TaskContext, TmfResponse};
+pub use health::Health;
 pub use outcome::{Aborts, Outcome};
 pub use readiness::Readiness;
 pub use scsi::LunAddress;

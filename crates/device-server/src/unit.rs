@@ -9,6 +9,7 @@ use crate::{
     attention::UnitAttentions,
     block_locks::BlockLocks,
     config::{RAM_LEN_MAX, THIN_RAM_LEN_MAX},
+    health::CurrentHealth,
     medium::{FileMedium, Medium, RamMedium, StaleWrites},
     mode_values::{CurrentValues, ModeValues},
     readiness::CurrentReadiness,
@@ -27,6 +28,7 @@ pub(crate) struct LogicalUnit {
     pub(crate) mode: CurrentValues,
     pub(crate) readiness: CurrentReadiness,
     pub(crate) attentions: UnitAttentions,
+    pub(crate) health: CurrentHealth,
     pub(crate) reservations: Reservations,
     pub(crate) locks: BlockLocks,
 }
@@ -97,6 +99,7 @@ impl LogicalUnit {
             mode,
             readiness: CurrentReadiness::default(),
             attentions: UnitAttentions::default(),
+            health: CurrentHealth::default(),
             reservations: Reservations::default(),
             locks: BlockLocks::default(),
         }

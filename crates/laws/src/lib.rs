@@ -16,6 +16,7 @@ mod initiator;
 mod mode_select;
 mod persistent_reservation;
 mod provisioning;
+mod reports;
 mod reserve;
 mod start_stop;
 mod transport;
@@ -112,6 +113,7 @@ pub fn all() -> impl Iterator<Item = &'static Law> {
         mode_select::LAWS,
         persistent_reservation::LAWS,
         provisioning::LAWS,
+        reports::LAWS,
         reserve::LAWS,
         start_stop::LAWS,
         unit_attention::LAWS,

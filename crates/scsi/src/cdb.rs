@@ -223,6 +223,35 @@ cdb! {
     }
 }
 cdb! {
+    /// LOG SENSE (SPC).
+    LogSense, 10 {
+        /// SP in bit 0.
+        pub flags: u8,
+        /// PC in bits 7 and 6, PAGE CODE below.
+        pub page: u8,
+        /// SUBPAGE CODE.
+        pub subpage_code: u8,
+        reserved: u8,
+        /// PARAMETER POINTER.
+        pub parameter_pointer: U16,
+        /// ALLOCATION LENGTH in bytes.
+        pub allocation_length: U16,
+    }
+}
+cdb! {
+    /// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC).
+    ReportSupportedTaskManagementFunctions, 12 {
+        /// SERVICE ACTION.
+        pub service_action: u8,
+        /// REPD in bit 7.
+        pub flags: u8,
+        reserved: [u8; 3],
+        /// ALLOCATION LENGTH in bytes.
+        pub allocation_length: U32,
+        reserved_10: u8,
+    }
+}
+cdb! {
     /// INQUIRY (SPC).
     Inquiry, 6 {
         /// EVPD in bit 0.
@@ -357,6 +386,8 @@ pub const PF: u8 = 0x10;
 pub const NO_FLUSH: u8 = 0x04;
 /// START in byte 4 of START STOP UNIT.
 pub const START: u8 = 0x01;
+/// REPD in byte 2 of REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS.
+pub const REPD: u8 = 0x80;
 /// RCTD in byte 2 of REPORT SUPPORTED OPERATION CODES.
 pub const RCTD: u8 = 0x80;
 /// REPORTING OPTIONS in byte 2 of REPORT SUPPORTED OPERATION CODES.

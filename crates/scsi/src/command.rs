@@ -132,6 +132,7 @@ commands! {
     SynchronizeCache10   "SYNCHRONIZE CACHE(10)"  Sbc  None Ready All       None,       [0x35, 0x02, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04] [(6, 0x1f)];
     WriteSame10          "WRITE SAME(10)"         Sbc  Out  Write All       None,       [0x41, 0x08, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04] [PROTECT, (6, 0x1f)];
     Unmap                "UNMAP"                  Sbc  Out  Write All       None,       [0x42, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0x04] [(6, 0x1f)];
+    LogSense             "LOG SENSE"              Spc  In   Any   Never     None,       [0x4d, 0, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff, 0x04] [];
     ModeSelect10         "MODE SELECT(10)"        Spc  Out  Any   All       None,       [0x55, 0x10, 0, 0, 0, 0, 0, 0xff, 0xff, 0x04] [];
     Reserve10            "RESERVE(10)"            Spc2 None Any   Field     None,       [0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0x04] [];
     Release10            "RELEASE(10)"            Spc2 None Any   Field     None,       [0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0x04] [];
@@ -157,6 +158,7 @@ commands! {
     GetLbaStatus         "GET LBA STATUS"         Sbc  In   Ready Exclusive Some(0x12), [0x9e, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
     ReportLuns           "REPORT LUNS"            Spc  In   Any   Never     None,       [0xa0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
     ReportSupportedOperationCodes "REPORT SUPPORTED OPERATION CODES" Spc  In   Any   Exclusive Some(0x0c), [0xa3, 0, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
+    ReportSupportedTaskManagementFunctions "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS" Spc  In   Any   Exclusive Some(0x0d), [0xa3, 0, 0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [];
     Read12               "READ(12)"               Sbc  In   Ready Exclusive None,       [0xa8, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (10, 0x1f)];
     Write12              "WRITE(12)"              Sbc  Out  Write All       None,       [0xaa, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04] [PROTECT, (10, 0x1f)];
 }

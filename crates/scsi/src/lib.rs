@@ -10,8 +10,8 @@
 //!
 //! * [`command`] is the table of commands; [`cdb`] is how their CDBs lie in memory.
 //! * [`sense`] is sense data and its codecs; [`sense::table`] names the additional sense codes.
-//! * [`inquiry`], [`vpd`], [`mode`], [`opcodes`], [`capacity`], [`provisioning`], [`reservation`] and
-//!   [`lun`] are parameter data.
+//! * [`inquiry`], [`vpd`], [`mode`], [`mod@log`], [`opcodes`], [`capacity`], [`provisioning`],
+//!   [`reservation`] and [`lun`] are parameter data.
 //! * [`status`] and [`task`] are SAM's words; [`lba`] are block numbers and lengths, [`extent`] the
 //!   blocks a CDB is about.
 
@@ -23,6 +23,7 @@ pub mod command;
 pub mod extent;
 pub mod inquiry;
 pub mod lba;
+pub mod log;
 pub mod lun;
 pub mod mode;
 pub mod opcodes;

@@ -50,4 +50,44 @@ impl TaskManagementFunction {
             TaskManagementFunction::QueryTaskSet => "QUERY TASK SET",
         }
     }
+
+    /// Every function.
+    pub const ALL: [TaskManagementFunction; 8] = [
+        TaskManagementFunction::AbortTask,
+        TaskManagementFunction::AbortTaskSet,
+        TaskManagementFunction::ClearAca,
+        TaskManagementFunction::ClearTaskSet,
+        TaskManagementFunction::ITNexusReset,
+        TaskManagementFunction::LogicalUnitReset,
+        TaskManagementFunction::QueryTask,
+        TaskManagementFunction::QueryTaskSet,
+    ];
+
+    /// Its bit in bytes 0 and 1 of the parameter data of REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS.
+    const fn bit(self) -> u16 {
+        match self {
+            TaskManagementFunction::AbortTask => 0x8000,
+            TaskManagementFunction::AbortTaskSet => 0x4000,
+            TaskManagementFunction::ClearAca => 0x2000,
+            TaskManagementFunction::ClearTaskSet => 0x1000,
+            TaskManagementFunction::LogicalUnitReset => 0x0800,
+            TaskManagementFunction::QueryTask => 0x0400,
+            TaskManagementFunction::QueryTaskSet => 0x0002,
+            TaskManagementFunction::ITNexusReset => 0x0001,
+        }
+    }
+}
+
+/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS parameter data (SPC), basic, or extended without timeouts.
+#[must_use]
+pub fn supported_functions_data(
+    functions: impl IntoIterator<Item = TaskManagementFunction>,
+    extended: bool,
+) -> Vec<u8> {
+    let bits = functions.into_iter().fold(0, |bits, function| bits | function.bit());
+    let [first, second] = bits.to_be_bytes();
+    let additional: u8 = if extended { 12 } else { 0 };
+    let mut data = vec![first, second, 0, additional];
+    data.resize(4 + usize::from(additional), 0);
+    data
 }

@@ -25,6 +25,7 @@ const STANDARD: &[(u8, Option<u16>, usize, DataDirection, &str)] = &[
     (0x35, None, 10, DataDirection::None, "SYNCHRONIZE CACHE(10)"),
     (0x41, None, 10, DataDirection::Out, "WRITE SAME(10)"),
     (0x42, None, 10, DataDirection::Out, "UNMAP"),
+    (0x4d, None, 10, DataDirection::In, "LOG SENSE"),
     (0x55, None, 10, DataDirection::Out, "MODE SELECT(10)"),
     (0x56, None, 10, DataDirection::None, "RESERVE(10)"),
     (0x57, None, 10, DataDirection::None, "RELEASE(10)"),
@@ -56,6 +57,7 @@ const STANDARD: &[(u8, Option<u16>, usize, DataDirection, &str)] = &[
     (0x9e, Some(0x12), 16, DataDirection::In, "GET LBA STATUS"),
     (0xa0, None, 12, DataDirection::In, "REPORT LUNS"),
     (0xa3, Some(0x0c), 12, DataDirection::In, "REPORT SUPPORTED OPERATION CODES"),
+    (0xa3, Some(0x0d), 12, DataDirection::In, "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS"),
     (0xa8, None, 12, DataDirection::In, "READ(12)"),
     (0xaa, None, 12, DataDirection::Out, "WRITE(12)"),
 ];
@@ -111,7 +113,7 @@ fn every_opcode_outside_the_table_is_unknown() {
 fn a_known_opcode_with_an_unknown_service_action_is_told_apart() {
     for (opcode, known) in [
         (0x9e, &[0x10, 0x12][..]),
-        (0xa3, &[0x0c]),
+        (0xa3, &[0x0c, 0x0d]),
         (0x5e, &[0, 1, 2, 3]),
         (0x5f, &[0, 1, 2, 3, 4, 5, 6]),
     ] {

@@ -6,6 +6,7 @@ mod atomic_tests;
 mod block;
 mod compare;
 mod inquiry;
+mod log;
 mod mode;
 mod mode_select;
 mod primary;
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub(crate) use absent::execute as execute_absent;
+pub(crate) use primary::is_supported;
 
 /// What a handler works with.
 #[derive(Debug)]
@@ -107,6 +109,7 @@ static HANDLERS: &[(Command, Handler)] = &[
     (Command::SynchronizeCache10, block::synchronize_cache_10),
     (Command::WriteSame10, provisioning::write_same_10),
     (Command::Unmap, provisioning::unmap),
+    (Command::LogSense, log::log_sense),
     (Command::ModeSelect10, mode_select::mode_select_10),
     (Command::Reserve10, reservation::reserve),
     (Command::Release10, reservation::release),
@@ -135,6 +138,10 @@ static HANDLERS: &[(Command, Handler)] = &[
     (Command::GetLbaStatus, provisioning::get_lba_status),
     (Command::ReportLuns, primary::report_luns),
     (Command::ReportSupportedOperationCodes, primary::report_supported_operation_codes),
+    (
+        Command::ReportSupportedTaskManagementFunctions,
+        primary::report_supported_task_management_functions,
+    ),
     (Command::Read12, block::read_12),
     (Command::Write12, block::write_12),
 ];

@@ -3,6 +3,7 @@
 use scsi::{
     Command, Sense, SenseFormat, cdb, lun,
     opcodes::{self, ReportingOptions},
+    task::{self, TaskManagementFunction},
 };
 
 use super::{Execution, parsed};
@@ -93,4 +94,25 @@ pub(super) fn report_supported_operation_codes(
     };
     execution.data.send(&data, cdb.allocation_length.get());
     Ok(())
+}
+
+/// The shortest data there is; a smaller ALLOCATION LENGTH is refused.
+const FUNCTIONS_LEN_MIN: u32 = 4;
+
+pub(super) fn report_supported_task_management_functions(
+    execution: &mut Execution<'_, '_, '_>,
+) -> Result<(), CommandError> {
+    let cdb = execution.cdb::<cdb::ReportSupportedTaskManagementFunctions>();
+    if cdb.allocation_length.get() < FUNCTIONS_LEN_MIN {
+        return Err(CommandError::field(6));
+    }
+    let functions = TaskManagementFunction::ALL.into_iter().filter(|each| is_supported(*each));
+    let data = task::supported_functions_data(functions, cdb.flags & cdb::REPD != 0);
+    execution.data.send(&data, cdb.allocation_length.get());
+    Ok(())
+}
+
+/// Whether a task management function is not rejected. NORMACA is zero, so that there is no ACA to clear.
+pub(crate) fn is_supported(function: TaskManagementFunction) -> bool {
+    function != TaskManagementFunction::ClearAca
 }

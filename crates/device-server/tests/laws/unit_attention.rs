@@ -1,7 +1,8 @@
 //! Unit attention conditions and readiness as whoever runs the device establishes them.
 
 use device_server::{
-    DataBuffers, Device, DeviceConfig, LunAddress, NexusId, Nexuses, Readiness, SgList, TaskContext,
+    DataBuffers, Device, DeviceConfig, Health, LunAddress, NexusId, Nexuses, Readiness, SgList,
+    TaskContext,
 };
 use scsi::{
     Sense, Status,
@@ -151,4 +152,20 @@ fn becoming_ready_tells_its_progress() {
     assert_eq!(bench.refused(&TEST_UNIT_READY), sense(2, 4, 2));
     set(Readiness::Ready);
     assert_eq!(bench.run(&TEST_UNIT_READY).status, Status::Good);
+}
+
+/// SPC, Temperature and Informational Exceptions log pages: what is set is what they report.
+#[test]
+fn log_pages_report_the_health_that_was_set() {
+    let bench = Bench::new(disk());
+    // FAILURE PREDICTION THRESHOLD EXCEEDED.
+    let health = Health { temperature: 71, exception: (0x5d, 0x00) };
+    bench.device.set_health(UNIT, health).expect("there");
+    let temperature = bench.receive(&[0x4d, 0, 0x4d, 0, 0, 0, 0, 0, 255, 0]);
+    let parameters = [[0, 0, 0x23, 2, 0, 71], [0, 1, 0x23, 2, 0, 60]].concat();
+    assert_eq!(temperature, [&[0x8d, 0, 0, 12][..], &parameters].concat());
+    let exceptions = bench.receive(&[0x4d, 0, 0x6f, 0, 0, 0, 0, 0, 255, 0]);
+    assert_eq!(exceptions, [0xaf, 0, 0, 8, 0, 0, 0x23, 4, 0x5d, 0x00, 71, 0]);
+    bench.device.reset_lu(UNIT, disk()).expect("accepted");
+    assert_eq!(bench.receive(&[0x4d, 0, 0x6f, 0, 0, 0, 0, 0, 255, 0])[8..10], [0, 0]);
 }

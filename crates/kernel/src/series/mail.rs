@@ -237,32 +237,33 @@ impl Reader<'_> {
 
     fn decoded(&self, bytes: &[u8], strip: u32) -> Result<Mail, ReadError> {
         let mail = self.write("mail", bytes)?;
-        let (mut stdout, mut is_read) = (String::new(), false);
+        let mailinfo = |charset| -> Result<Result<String, tools::Error>, ReadError> {
+            let mut command = git::command(self.scratch);
+            command.args(["mailinfo", "-k", "--quoted-cr=strip", charset, "message", "patch"]);
+            command.stdin(Stdio::from(File::open(&mail).map_err(ReadError::Temporary)?));
+            let program = "git mailinfo".to_owned();
+            let output = match command.output() {
+                Ok(output) => output,
+                Err(source) => return Err(tools::Error::Start { program, source }.into()),
+            };
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            if output.status.success() {
+                return Ok(Ok(text(&output.stdout)));
+            }
+            let (status, output) = (output.status, text(&output.stderr));
+            Ok(Err(tools::Error::Failed { program, status, output }))
+        };
         // -u makes UTF-8 of author and subject; git 2.47 does not where --encoding says so. A mail that
         // lies about its character set is taken as it is.
-        for charset in ["-u", "-n"] {
-            let mut command = git::command(self.scratch);
-            command.args(["mailinfo", "-k", "--quoted-cr=strip", charset]);
-            command.args(["message", "patch"]);
-            command.stdin(Stdio::from(File::open(&mail).map_err(ReadError::Temporary)?));
-            let output = command.output().map_err(|source| tools::Error::Start {
-                program: "git mailinfo".to_owned(),
-                source,
-            })?;
-            if output.status.success() {
-                stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-                is_read = true;
-                break;
-            }
-        }
+        let stdout = match mailinfo("-u")? {
+            Ok(stdout) => stdout,
+            Err(_) => mailinfo("-n")??,
+        };
         let field = |name: &str| {
             let line = stdout.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_default().trim().to_owned()
         };
-        let read = |name: &str| match is_read {
-            true => fs::read(self.scratch.join(name)).map_err(ReadError::Temporary),
-            false => Ok(Vec::new()),
-        };
+        let read = |name: &str| fs::read(self.scratch.join(name)).map_err(ReadError::Temporary);
         let author = match (field("Author:"), field("Email:")) {
             (name, email) if email.is_empty() => name,
             (name, email) => format!("{name} <{email}>").trim_start().to_owned(),

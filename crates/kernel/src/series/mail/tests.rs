@@ -147,6 +147,38 @@ fn bare_diff_of_a_file_with_carriage_returns_keeps_them() {
     assert_eq!(becomes(&bench, diff.as_bytes()), expected.as_bytes());
 }
 
+/// A mail that git cannot take apart, here for want of room, is not a mail without a patch.
+#[test]
+fn mail_that_cannot_be_taken_apart_is_an_error() {
+    let scratch = tempfile::tempdir().expect("temporary directory");
+    let reader = Reader { scratch: scratch.path() };
+    let text = mail("[PATCH] x", &change("block/bsg.c", 5, "x"));
+    reader.decoded(text.as_bytes(), 1).expect("a mail");
+    fs::remove_file(scratch.path().join("patch")).expect("removed");
+    fs::create_dir(scratch.path().join("patch")).expect("in the way");
+    let error = reader.decoded(text.as_bytes(), 1).expect_err("nowhere to write").to_string();
+    assert!(error.contains("git mailinfo") && error.contains("directory"), "{error}");
+}
+
+/// `git format-patch --base` puts it below the diff, and of a cover letter into its only text.
+#[test]
+fn base_commit_is_found_above_and_below_the_diff() {
+    let bench = Bench::new();
+    let diff = change("block/bsg.c", 5, "x");
+    let base = "base-commit: 0123456789abcdef\n";
+    let above = mail("[PATCH] x", &diff).replace("Why.\n", &format!("Why.\n{base}"));
+    let below = mail("[PATCH] x", &format!("{diff}\n{base}"));
+    let cover = format!(
+        "From 0123456789abcdef0123456789abcdef01234567 Mon Sep 17 00:00:00 2001\n\
+         Subject: [PATCH 0/1] x\n\nWhy.\n\n{base}\n"
+    );
+    let covered = [cover, mail("[PATCH 1/1] x", &diff)].concat();
+    for text in [above, below, covered] {
+        let series = bench.mbox(std::slice::from_ref(&text)).expect("a series");
+        assert_eq!(series.base_commit.as_deref(), Some("0123456789abcdef"), "{text}");
+    }
+}
+
 #[test]
 fn bare_diff_may_name_its_base_commit() {
     let bench = Bench::new();

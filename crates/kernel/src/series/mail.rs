@@ -318,15 +318,12 @@ impl Reader<'_> {
     /// Adds the diff that `text` has, and the files it changes.
     fn with_diff(&self, mail: Mail, text: &[u8]) -> Result<Mail, ReadError> {
         let Some(found) = diff::of(text) else { return Ok(mail) };
-        let mut first_error = None;
-        for diff in [diff::without_signature(found), found] {
-            let file = self.write("diff", diff)?;
-            match git::files(self.scratch, mail.strip, &file)? {
-                Ok(files) => return Ok(Mail { diff: Some(diff.to_vec()), files, ..mail }),
-                Err(error) => first_error = first_error.or(Some((error, diff))),
-            }
-        }
-        let (error, diff) = first_error.expect("both attempts failed");
+        let diff = diff::without_signature(found);
+        let file = self.write("diff", diff)?;
+        let error = match git::files(self.scratch, mail.strip, &file)? {
+            Ok(files) => return Ok(Mail { diff: Some(diff.to_vec()), files, ..mail }),
+            Err(error) => error,
+        };
         let detail = diff::why_damaged(&error, diff);
         let number = mail.subject.number.map(|number| format!("{number} ")).unwrap_or_default();
         let patch = format!("patch {number}\"{}\"", mail.subject.title);

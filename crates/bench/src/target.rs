@@ -313,7 +313,8 @@ impl Target {
 
 /// Whether a guest that scanned a unit as `seen` need not look again when it becomes `spec`.
 fn same_to_the_guest(seen: &LunSpec, spec: &LunSpec) -> bool {
-    let shape = |s: &LunSpec| (s.device_type, s.block_len, s.blocks, s.write_protect);
+    let blocks = |s: &LunSpec| (s.block_len, s.blocks, s.provisioning, s.physical_blocks);
+    let shape = |s: &LunSpec| (s.device_type, s.write_protect, blocks(s));
     shape(seen) == shape(spec)
 }
 

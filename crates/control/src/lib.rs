@@ -18,7 +18,8 @@ pub mod message;
 pub use client::{Client, ClientError};
 pub use message::{
     Command, DeviceType, Faults, HeldEntry, Hello, JournalEntry, JournalPage, LunAddress, LunSpec,
-    LunState, Medium, Reply, Request, Response, Statistics, TaskManagementEntry,
+    LunState, Medium, PhysicalBlocks, Provisioning, Reply, Request, Response, Statistics,
+    TaskManagementEntry,
 };
 
 /// Version of the messages in this crate, sent in [`Command::Hello`].

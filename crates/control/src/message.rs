@@ -140,6 +140,33 @@ pub struct LunSpec {
     pub medium: Medium,
     /// Whether the medium refuses writes (DATA PROTECT, WRITE PROTECTED) and says so (WP, MODE SENSE).
     pub write_protect: bool,
+    /// Whether blocks can be unmapped.
+    #[serde(default)]
+    pub provisioning: Provisioning,
+    /// How blocks lie in physical blocks, as READ CAPACITY(16) reports it.
+    #[serde(default)]
+    pub physical_blocks: PhysicalBlocks,
+}
+
+/// Logical block provisioning of a unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provisioning {
+    /// Every block is mapped, always.
+    #[default]
+    Full,
+    /// What is not mapped takes no space and reads as zeros. Granules are of 4096 bytes.
+    Thin,
+}
+
+/// Physical blocks of a unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PhysicalBlocks {
+    /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT, 0 to 15.
+    pub exponent: u8,
+    /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
+    pub lowest_aligned: u16,
 }
 
 impl Default for LunSpec {
@@ -151,6 +178,8 @@ impl Default for LunSpec {
             blocks: 32_768,
             medium: Medium::Ram,
             write_protect: false,
+            provisioning: Provisioning::Full,
+            physical_blocks: PhysicalBlocks::default(),
         }
     }
 }

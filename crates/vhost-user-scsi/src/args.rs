@@ -3,7 +3,9 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Parser;
-use device_server::{DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig};
+use device_server::{
+    DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig, PhysicalBlocks, Provisioning,
+};
 use vhost_user_scsi::target::REQUEST_QUEUES_MAX;
 
 const EXAMPLES: &str = "\
@@ -58,7 +60,10 @@ pub(crate) struct Args {
 
     /// A disk: SIZE (bytes, or with K, M, G, T) in memory, or kept in a file. SIZE may be left out for
     /// a file that exists. May be given several times.
-    #[arg(long = "disk", value_name = "SIZE[,block=512|4096][,file=PATH][,ro]")]
+    #[arg(
+        long = "disk",
+        value_name = "SIZE[,block=512|4096][,physical=LEN][,file=PATH][,ro][,thin]"
+    )]
     disk: Vec<Disk>,
 
     /// Number that tells the units of this daemon from those of others in one guest; part of their
@@ -117,15 +122,25 @@ impl Args {
 struct Disk {
     len: Option<u64>,
     block_len: u32,
+    /// Length of a physical block in bytes, if it is not that of a block.
+    physical_len: Option<u64>,
     file: Option<PathBuf>,
     read_only: bool,
+    thin: bool,
 }
 
 impl FromStr for Disk {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut disk = Disk { len: None, block_len: 512, file: None, read_only: false };
+        let mut disk = Disk {
+            len: None,
+            block_len: 512,
+            physical_len: None,
+            file: None,
+            read_only: false,
+            thin: false,
+        };
         for (position, part) in text.split(',').enumerate() {
             match part.split_once('=') {
                 Some(("block", "512")) => disk.block_len = 512,
@@ -135,9 +150,11 @@ impl FromStr for Disk {
                 }
                 Some(("file", "")) => return Err("file= needs a path".into()),
                 Some(("file", path)) => disk.file = Some(path.into()),
+                Some(("physical", len)) => disk.physical_len = Some(parse_size(len)?),
                 None if part == "ro" => disk.read_only = true,
+                None if part == "thin" => disk.thin = true,
                 None if position == 0 => disk.len = Some(parse_size(part)?),
-                _ => return Err(format!("`{part}` is none of block=, file=, ro")),
+                _ => return Err(format!("`{part}` is none of block=, physical=, file=, ro, thin")),
             }
         }
         match disk.len {
@@ -174,8 +191,20 @@ impl Disk {
                 Some(path) => MediumConfig::File { path: path.clone() },
             },
             write_protect: self.read_only,
-            ..LuConfig::default()
+            provisioning: if self.thin { Provisioning::Thin } else { Provisioning::Full },
+            physical_blocks: self.physical_blocks()?,
         })
+    }
+
+    fn physical_blocks(&self) -> Result<PhysicalBlocks, String> {
+        let Some(len) = self.physical_len else { return Ok(PhysicalBlocks::default()) };
+        let blocks = len / u64::from(self.block_len);
+        if len % u64::from(self.block_len) != 0 || !blocks.is_power_of_two() || blocks > 1 << 15 {
+            let block_len = self.block_len;
+            return Err(format!("physical={len} is no power of two of {block_len}-byte blocks"));
+        }
+        let exponent = u8::try_from(blocks.trailing_zeros()).expect("at most 15");
+        Ok(PhysicalBlocks { exponent, lowest_aligned: 0 })
     }
 }
 
@@ -223,6 +252,15 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_may_be_thin_and_of_larger_physical_blocks() {
+        let units = units("--disk 3T,thin,physical=4k --disk 1M,physical=512").expect("fine");
+        let (thin, plain) = (&units[0].1, &units[1].1);
+        assert_eq!((thin.blocks, thin.provisioning), (3 << 31, Provisioning::Thin));
+        assert_eq!((thin.physical_blocks.exponent, plain.physical_blocks.exponent), (3, 0));
+        assert_eq!(plain.provisioning, Provisioning::Full);
+    }
+
+    #[test]
     fn one_of_targets_and_luns_is_enough() {
         assert_eq!(units("--targets 3").expect("fine").len(), 3);
         assert_eq!(units("--luns 3").expect("fine").len(), 3);
@@ -258,8 +296,10 @@ mod tests {
             ("--disk 1000", "no whole number of 512-byte blocks"),
             ("--disk 0", "no whole number"),
             ("--disk 1M,block=513", "neither 512 nor 4096"),
-            ("--disk 1M,blok=512", "none of block=, file=, ro"),
-            ("--disk 1M,2M", "none of block=, file=, ro"),
+            ("--disk 1M,blok=512", "none of block=, physical=, file=, ro, thin"),
+            ("--disk 1M,2M", "none of block=, physical=, file=, ro, thin"),
+            ("--disk 1M,block=4096,physical=512", "no power of two of 4096-byte blocks"),
+            ("--disk 1M,physical=1536", "no power of two"),
             ("--disk file=", "file= needs a path"),
             ("--disks 256 --disk 1M", "more than 256 disks"),
             ("--queues 255 --disks 1", "from 1 to 254"),

@@ -1,6 +1,6 @@
 //! Logical units in the words of the control socket and of the device server.
 
-use control::{DeviceType, LunSpec, LunState, Medium};
+use control::{DeviceType, LunSpec, LunState, Medium, PhysicalBlocks, Provisioning};
 use device_server::{self as server, LuConfig, MediumConfig};
 
 /// An address of the control socket in the device server's type.
@@ -24,7 +24,14 @@ pub fn config_of(spec: LunSpec) -> LuConfig {
             Medium::File { path } => MediumConfig::File { path },
         },
         write_protect: spec.write_protect,
-        ..LuConfig::default()
+        provisioning: match spec.provisioning {
+            Provisioning::Full => server::Provisioning::Full,
+            Provisioning::Thin => server::Provisioning::Thin,
+        },
+        physical_blocks: server::PhysicalBlocks {
+            exponent: spec.physical_blocks.exponent,
+            lowest_aligned: spec.physical_blocks.lowest_aligned,
+        },
     }
 }
 
@@ -45,6 +52,14 @@ pub fn state_of((address, config): (server::LunAddress, LuConfig)) -> LunState {
                 MediumConfig::File { path } => Medium::File { path },
             },
             write_protect: config.write_protect,
+            provisioning: match config.provisioning {
+                server::Provisioning::Full => Provisioning::Full,
+                server::Provisioning::Thin => Provisioning::Thin,
+            },
+            physical_blocks: PhysicalBlocks {
+                exponent: config.physical_blocks.exponent,
+                lowest_aligned: config.physical_blocks.lowest_aligned,
+            },
         },
     }
 }

@@ -1,9 +1,14 @@
 //! Whatever an initiator sends: no panic, no more moved than offered, and RSOC lists exactly what is
 //! not refused as unknown.
 
-use device_server::{DataBuffers, DeviceType, LuConfig, LunAddress, SgList};
+use device_server::{
+    DataBuffers, DeviceType, LuConfig, LunAddress, NexusId, Provisioning, SgList, TaskContext,
+};
 use proptest::prelude::*;
-use scsi::{Sense, Status, task::TaskAttribute};
+use scsi::{
+    Sense, Status,
+    task::{TaskAttribute, TaskManagementFunction},
+};
 
 use crate::fixture::{Bench, UNIT, disk, invalid_bit};
 
@@ -66,6 +71,70 @@ proptest! {
         }
         let written = usize::try_from(outcome.data_in_len).expect("small");
         prop_assert!(data_in[written..].iter().all(|byte| *byte == 0xee));
+    }
+}
+
+/// Data-out that is a parameter list more often than not: zeros with some bytes set.
+fn any_data_out() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![Just(0x08), Just(0x0a), 0..4u8, any::<u8>()];
+    (0..1100usize, proptest::collection::vec((0..64usize, byte), 0..12)).prop_map(|(len, set)| {
+        let mut data = vec![0; len];
+        for (index, byte) in set {
+            if let Some(place) = data.get_mut(index) {
+                *place = byte;
+            }
+        }
+        data
+    })
+}
+
+/// A step of a session: who sends what, and now and then something else happens.
+fn any_step() -> impl Strategy<Value = (u32, Vec<u8>, Vec<u8>, usize, u8)> {
+    (0..3u32, any_cdb(), any_data_out(), 0..3000usize, any::<u8>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever went before: state of one command meets the next, of three initiators.
+    #[test]
+    fn sessions_are_sane(
+        steps in proptest::collection::vec(any_step(), 1..60),
+        thin: bool,
+        block_len in proptest::sample::select(vec![512u32, 4096]),
+    ) {
+        let provisioning = if thin { Provisioning::Thin } else { Provisioning::Full };
+        let bench = Bench::new(LuConfig { provisioning, block_len, ..disk() });
+        for (nexus, cdb, mut out, in_len, event) in steps {
+            let nexus = NexusId(nexus);
+            match event {
+                0..8 => bench.device.nexus_lost(nexus),
+                8..12 => bench.device.forget_nexus(nexus),
+                12..24 => {
+                    let function = TaskManagementFunction::ALL[usize::from(event % 8)];
+                    bench.device.task_management(nexus, UNIT, function);
+                }
+                _ => {}
+            }
+            let out_len = out.len() as u64;
+            let mut data_in = vec![0xee; in_len];
+            let mut data = DataBuffers {
+                data_out: SgList::from(&mut out[..]),
+                data_in: SgList::from(&mut data_in[..]),
+            };
+            let task = TaskContext { tag: 0, attribute: TaskAttribute::Simple, cdb: &cdb };
+            let outcome = bench.device.execute(nexus, UNIT, &task, &mut data);
+            prop_assert!(outcome.data_in_len <= in_len as u64);
+            prop_assert!(outcome.data_out_len <= out_len);
+            prop_assert!(outcome.data_in_len == 0 || outcome.data_out_len == 0);
+            prop_assert_eq!(outcome.sense.is_some(), outcome.status == Status::CheckCondition);
+            let status = [Status::Good, Status::CheckCondition, Status::ReservationConflict];
+            prop_assert!(status.contains(&outcome.status));
+            if let Some(sense) = &outcome.sense {
+                prop_assert!(Sense::decode(sense).is_ok());
+                prop_assert!(!outcome.overrun);
+            }
+        }
     }
 }
 

@@ -129,6 +129,14 @@ pub enum ConfigError {
         /// Bytes it may have.
         len_max: u64,
     },
+    /// The medium cannot become so large.
+    #[error("the medium cannot have {len} bytes: {source}")]
+    NoRoom {
+        /// Bytes asked for.
+        len: u64,
+        /// What the system said, or the medium.
+        source: io::Error,
+    },
     /// The system has no address space for the medium.
     #[error("no memory for a medium of {len} bytes: {reason}")]
     RamUnavailable {

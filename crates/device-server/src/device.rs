@@ -356,12 +356,26 @@ impl Device {
         Ok(())
     }
 
+    /// Gives a logical unit another number of blocks. What it holds stays, behind the new end too, and so
+    /// does its state; every initiator learns of it.
+    ///
+    /// # Errors
+    /// There is no such unit, or it cannot have so many. Nothing has changed then.
+    pub fn resize_lu(&self, address: LunAddress, blocks: u64) -> Result<(), ConfigError> {
+        let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
+        if unit.resize(blocks)? {
+            let sense = Sense::CAPACITY_DATA_HAS_CHANGED;
+            self.establish_unit_attention(address, Nexuses::All, sense)?;
+        }
+        Ok(())
+    }
+
     /// Every logical unit as it is now, in order of target and LUN.
     #[must_use]
     pub fn addresses(&self) -> Vec<(LunAddress, LuConfig)> {
         let units = self.targets.iter().flat_map(|(target, each)| {
             each.units.iter().map(|(lun, slot)| {
-                (LunAddress { target: *target, lun: *lun }, slot.load().config.clone())
+                (LunAddress { target: *target, lun: *lun }, slot.load().current_config())
             })
         });
         units.collect()

@@ -1,6 +1,9 @@
 //! A logical unit: what it is made of and who it says it is.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use scsi::{BlockLen, LunAddress, vpd};
 
@@ -20,7 +23,9 @@ use crate::{
 /// so that commands already running finish on the old one.
 #[derive(Debug)]
 pub(crate) struct LogicalUnit {
+    /// What it was made of. How many blocks it has now is [`Self::blocks`].
     pub(crate) config: LuConfig,
+    blocks: AtomicU64,
     pub(crate) block_len: BlockLen,
     pub(crate) medium: Arc<dyn Medium>,
     pub(crate) stale: StaleWrites,
@@ -69,10 +74,7 @@ impl LogicalUnit {
     ) -> Result<LogicalUnit, ConfigError> {
         let block_len =
             BlockLen::new(config.block_len).ok_or(ConfigError::BlockLen(config.block_len))?;
-        let len = block_len
-            .bytes_of(config.blocks)
-            .filter(|len| *len > 0 && i64::try_from(*len).is_ok())
-            .ok_or(ConfigError::Blocks { blocks: config.blocks, block_len: config.block_len })?;
+        let len = medium_len(config.blocks, block_len)?;
         let PhysicalBlocks { exponent, lowest_aligned } = config.physical_blocks;
         if exponent > 15 || u32::from(lowest_aligned) >= (1 << exponent).min(1 << 14) {
             return Err(ConfigError::PhysicalBlocks(config.physical_blocks));
@@ -91,6 +93,7 @@ impl LogicalUnit {
     ) -> LogicalUnit {
         let mode = CurrentValues::new(ModeValues::default_for(medium.has_volatile_cache()));
         LogicalUnit {
+            blocks: AtomicU64::new(config.blocks),
             config,
             block_len,
             medium,
@@ -116,6 +119,23 @@ impl LogicalUnit {
         self.config.device_type as u8
     }
 
+    /// How many logical blocks it has.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Relaxed)
+    }
+
+    /// What it is made of, as it is now.
+    pub(crate) fn current_config(&self) -> LuConfig {
+        LuConfig { blocks: self.blocks(), ..self.config.clone() }
+    }
+
+    /// Gives it another number of blocks, and returns whether that was a change.
+    pub(crate) fn resize(&self, blocks: u64) -> Result<bool, ConfigError> {
+        let len = medium_len(blocks, self.block_len)?;
+        self.medium.make_room(len).map_err(|source| ConfigError::NoRoom { len, source })?;
+        Ok(self.blocks.swap(blocks, Ordering::Relaxed) != blocks)
+    }
+
     /// Whether blocks can be unmapped.
     pub(crate) fn is_thin(&self) -> bool {
         self.config.provisioning == Provisioning::Thin
@@ -137,6 +157,14 @@ impl LogicalUnit {
         self.readiness.set(Readiness::Ready);
         self.reservations.reset();
     }
+}
+
+/// Length of a medium of so many blocks.
+fn medium_len(blocks: u64, block_len: BlockLen) -> Result<u64, ConfigError> {
+    block_len
+        .bytes_of(blocks)
+        .filter(|len| *len > 0 && i64::try_from(*len).is_ok())
+        .ok_or(ConfigError::Blocks { blocks, block_len: block_len.bytes() })
 }
 
 fn open_medium(config: &LuConfig, len: u64) -> Result<Arc<dyn Medium>, ConfigError> {

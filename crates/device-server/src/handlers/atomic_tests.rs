@@ -61,6 +61,10 @@ impl Medium for Slow {
         Ok(())
     }
 
+    fn make_room(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn flush(&self) -> io::Result<()> {
         Ok(())
     }

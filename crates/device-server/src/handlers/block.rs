@@ -94,7 +94,7 @@ fn synchronize_cache(
 
 pub(super) fn read_capacity_10(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
     let unit = execution.unit;
-    let data = Capacity10::new(unit.config.blocks, unit.block_len);
+    let data = Capacity10::new(unit.blocks(), unit.block_len);
     // READ CAPACITY(10) has no ALLOCATION LENGTH.
     execution.data.send(data.as_bytes(), u64::MAX);
     Ok(())
@@ -103,7 +103,7 @@ pub(super) fn read_capacity_10(execution: &mut Execution<'_, '_, '_>) -> Result<
 pub(super) fn read_capacity_16(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
     let unit = execution.unit;
     let PhysicalBlocks { exponent, lowest_aligned } = unit.config.physical_blocks;
-    let data = Capacity16::new(unit.config.blocks, unit.block_len)
+    let data = Capacity16::new(unit.blocks(), unit.block_len)
         .with_physical_blocks(exponent, lowest_aligned);
     let data = if unit.is_thin() { data.thin() } else { data };
     let allocation_length = execution.cdb::<cdb::ReadCapacity16>().allocation_length;
@@ -116,7 +116,7 @@ pub(super) fn byte_range(
     unit: &LogicalUnit,
     range: BlockRange,
 ) -> Result<(u64, u64), CommandError> {
-    if !range.is_within(unit.config.blocks) {
+    if !range.is_within(unit.blocks()) {
         return Err(CommandError::OutOfRange);
     }
     let offset = unit.block_len.bytes_of(range.start.0).ok_or(CommandError::OutOfRange)?;

@@ -44,7 +44,7 @@ fn mode_sense(
     }
     let pages = pages(unit, control, page & ALL_PAGES, subpage_code)?;
     let write_protect = if unit.is_write_protected() { WP } else { 0 };
-    let capacity = (flags & cdb::DBD == 0).then_some((unit.config.blocks, unit.block_len));
+    let capacity = (flags & cdb::DBD == 0).then_some((unit.blocks(), unit.block_len));
     let data = mode::parameter_data(kind, write_protect | DPOFUA, capacity, &pages);
     Ok(data.expect("all pages together are shorter than 255 bytes"))
 }

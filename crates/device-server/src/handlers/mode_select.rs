@@ -55,7 +55,7 @@ fn check_descriptor(
     descriptor: mode::BlockDescriptor,
 ) -> Result<(), CommandError> {
     let same_blocks =
-        descriptor.blocks == 0 || descriptor.all_blocks || descriptor.blocks == unit.config.blocks;
+        descriptor.blocks == 0 || descriptor.all_blocks || descriptor.blocks == unit.blocks();
     if same_blocks && descriptor.block_len == unit.block_len.bytes() {
         Ok(())
     } else {

@@ -68,7 +68,7 @@ fn write_same(
     let _exclusive = unit.locks.exclusive(range);
     let end = offset + len;
     // Unmapped blocks read as zeros, so they can stand for zeros and for nothing else.
-    let granules = match whole_granules(unit.config.blocks * u64::from(block_len), offset, end) {
+    let granules = match whole_granules(unit.blocks() * u64::from(block_len), offset, end) {
         Some(granules) if unmap && block.iter().all(|byte| *byte == 0) => granules,
         _ => (end, end),
     };
@@ -116,7 +116,7 @@ pub(super) fn unmap(execution: &mut Execution<'_, '_, '_>) -> Result<(), Command
     if !unit.is_thin() {
         return Ok(());
     }
-    let medium_len = unit.config.blocks * u64::from(unit.block_len.bytes());
+    let medium_len = unit.blocks() * u64::from(unit.block_len.bytes());
     for range in ranges {
         let (offset, len) = byte_range(unit, range)?;
         if let Some((start, end)) = whole_granules(medium_len, offset, offset + len) {
@@ -133,7 +133,8 @@ pub(super) fn get_lba_status(execution: &mut Execution<'_, '_, '_>) -> Result<()
     let cdb = execution.cdb::<cdb::GetLbaStatus>();
     let unit = execution.unit;
     let start = cdb.lba.get();
-    if start >= unit.config.blocks {
+    let capacity = unit.blocks();
+    if start >= capacity {
         return Err(CommandError::OutOfRange);
     }
     let allocation_length = cdb.allocation_length.get();
@@ -143,8 +144,8 @@ pub(super) fn get_lba_status(execution: &mut Execution<'_, '_, '_>) -> Result<()
     let block_len = u64::from(unit.block_len.bytes());
     let mut descriptors = Vec::new();
     let mut lba = start;
-    while lba < unit.config.blocks && descriptors.len() < count {
-        let most = (unit.config.blocks - lba).min(u32::MAX.into());
+    while lba < capacity && descriptors.len() < count {
+        let most = (capacity - lba).min(u32::MAX.into());
         let (mapped, blocks) = if unit.is_thin() {
             let offset = lba * block_len;
             let extent = execution.medium.extent(offset, most * block_len).map_err(|source| {

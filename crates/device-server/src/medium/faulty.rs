@@ -108,7 +108,7 @@ impl<'a> FaultyMedium<'a> {
         len: u64,
     ) -> Result<(), MediumError> {
         let by = i128::from(blocks) * i128::from(self.unit.block_len.bytes());
-        let capacity = self.unit.block_len.bytes_of(self.unit.config.blocks).unwrap_or(u64::MAX);
+        let capacity = self.unit.block_len.bytes_of(self.unit.blocks()).unwrap_or(u64::MAX);
         let (begin, end) = (i128::from(offset) + by, i128::from(offset) + i128::from(len) + by);
         let begin_inside = begin.clamp(0, i128::from(capacity));
         let end_inside = end.clamp(begin_inside, i128::from(capacity));
@@ -183,6 +183,10 @@ impl Medium for FaultyMedium<'_> {
                 Ok(())
             }
         }
+    }
+
+    fn make_room(&self, len: u64) -> io::Result<()> {
+        self.medium().make_room(len)
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -87,6 +87,10 @@ impl Medium for FileMedium {
         vectored::write_at(&self.file, offset, from, len)
     }
 
+    fn make_room(&self, len: u64) -> io::Result<()> {
+        if stored_len(&self.file)? < len { self.file.set_len(len) } else { Ok(()) }
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }

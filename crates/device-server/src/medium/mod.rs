@@ -39,8 +39,8 @@ pub struct Extent {
     pub len: u64,
 }
 
-/// Blocks seen as bytes. Callers stay within the length the medium was made with, and within the
-/// length of the slices.
+/// Blocks seen as bytes. Callers stay within the length the medium was made with or has made room for,
+/// and within the length of the slices.
 pub trait Medium: fmt::Debug + Send + Sync {
     /// Copies `len` bytes from `offset` to the beginning of `into`.
     ///
@@ -59,6 +59,13 @@ pub trait Medium: fmt::Debug + Send + Sync {
         from: &[VolatileSlice<'_>],
         len: u64,
     ) -> Result<(), MediumError>;
+
+    /// Makes room for `len` bytes in all. What is there stays; what is new reads as zeros, unless the
+    /// medium was as large before.
+    ///
+    /// # Errors
+    /// There is no such room; nothing has changed then.
+    fn make_room(&self, len: u64) -> io::Result<()>;
 
     /// Makes durable what has been written.
     ///

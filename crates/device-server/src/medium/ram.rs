@@ -6,6 +6,9 @@ use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::{Extent, Medium, MediumError, discard::discard, granules::Granules};
 
+/// Room there is in any case, in bytes: addresses, not memory.
+const ROOM_MIN: usize = 64 << 20;
+
 /// Zeroed memory; pages are taken from the system when first written.
 #[derive(Debug)]
 pub struct RamMedium {
@@ -15,13 +18,16 @@ pub struct RamMedium {
 }
 
 impl RamMedium {
-    /// A medium of `len` bytes, all mapped unless it is thinly provisioned.
+    /// A medium of `len` bytes with room for as many again, and for 64 MiB at least, all mapped unless it is thinly provisioned.
     ///
     /// # Errors
     /// The system has no address space for it.
     pub fn new(len: usize, thin: bool) -> Result<Self, vm_memory::mmap::MmapRegionError> {
-        let granules = thin.then(|| Granules::new(len as u64));
-        Ok(RamMedium { region: MmapRegion::new(len)?, granules })
+        let room = len.saturating_mul(2).max(ROOM_MIN);
+        // Addresses may be scarce where memory is not.
+        let region = MmapRegion::new(room).or_else(|_| MmapRegion::new(len))?;
+        let granules = thin.then(|| Granules::new(region.size() as u64));
+        Ok(RamMedium { region, granules })
     }
 
     fn stored(&self, offset: u64, len: usize) -> io::Result<VolatileSlice<'_>> {
@@ -111,6 +117,15 @@ impl Medium for RamMedium {
             granules.map(offset, len);
         }
         self.copy(offset, from, len, |_, stored, piece| piece.copy_to_volatile_slice(*stored))
+    }
+
+    fn make_room(&self, len: u64) -> io::Result<()> {
+        let room = self.region.size();
+        if len <= room as u64 {
+            return Ok(());
+        }
+        let message = format!("a medium in memory has room for {room} bytes, once it is made");
+        Err(io::Error::new(io::ErrorKind::StorageFull, message))
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -1,9 +1,10 @@
-//! Media beyond 2 TiB, and space that is given back.
+//! Media beyond 2 TiB, space that is given back, and units that change their size.
 
 use std::{fs, os::unix::fs::MetadataExt};
 
 use device_server::{
-    ConfigError, Device, DeviceConfig, LuConfig, MediumConfig, PhysicalBlocks, Provisioning,
+    ConfigError, Device, DeviceConfig, LuConfig, LunAddress, MediumConfig, PhysicalBlocks,
+    Provisioning,
 };
 use rstest::rstest;
 use scsi::Status;
@@ -146,4 +147,54 @@ fn the_first_physical_block_may_begin_later() {
     let physical_blocks = PhysicalBlocks { exponent: 3, lowest_aligned: 7 };
     let bench = Bench::new(LuConfig { physical_blocks, ..disk() });
     assert_eq!(bench.receive(&cdb_16(0x9e, 0x10, 0, 32))[12..16], [0, 0x03, 0, 7]);
+}
+
+/// SBC: CAPACITY DATA HAS CHANGED for those who knew it, and then the new capacity.
+#[rstest]
+fn a_unit_grows_and_shrinks_and_says_so(#[values(false, true)] in_a_file: bool) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let medium = match in_a_file {
+        true => MediumConfig::File { path: folder.path().join("medium") },
+        false => MediumConfig::Ram,
+    };
+    let bench = Bench::new(LuConfig { medium, ..disk() });
+    let last = |lba: u64| cdb_16(0x88, 0, lba, 1);
+    assert_eq!(
+        bench.transfer(&cdb_16(0x8a, 0, 63, 1), &mut [7; 512], &mut []).status,
+        Status::Good
+    );
+    assert_eq!(bench.refused(&last(64)), sense(5, 0x21, 0));
+
+    bench.device.resize_lu(UNIT, 4096).expect("room");
+    assert_eq!(bench.refused(&last(64)), sense(6, 0x2a, 9));
+    assert_eq!(
+        (bench.receive(&last(63)), bench.receive(&last(4095))),
+        (vec![7; 512], vec![0; 512])
+    );
+    assert_eq!(bench.receive(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]), [0, 0, 0x0f, 0xff, 0, 0, 2, 0]);
+    assert_eq!(bench.device.addresses()[0].1.blocks, 4096);
+
+    bench.device.resize_lu(UNIT, 32).expect("less");
+    assert_eq!(bench.run(&[0; 6]).sense.as_deref(), Some(&sense(6, 0x2a, 9)[..]));
+    assert_eq!(bench.refused(&last(63)), sense(5, 0x21, 0));
+    assert_eq!(bench.refused(&cdb_16(0x93, 1, 31, 2)), sense(5, 0x21, 0));
+    // The same size is no change.
+    bench.device.resize_lu(UNIT, 32).expect("the same");
+    assert_eq!(bench.run(&[0; 6]).status, Status::Good);
+}
+
+#[test]
+fn a_size_that_cannot_be_changes_nothing() {
+    let bench = Bench::new(disk());
+    let refused = |blocks| bench.device.resize_lu(UNIT, blocks).expect_err("refused");
+    assert!(matches!(refused(0), ConfigError::Blocks { .. }));
+    assert!(matches!(refused(u64::MAX), ConfigError::Blocks { .. }));
+    // Memory has room for 64 MiB, or for as much again.
+    bench.device.resize_lu(UNIT, (64 << 20) / 512).expect("room");
+    let error = refused((64 << 20) / 512 + 1);
+    assert!(matches!(error, ConfigError::NoRoom { .. }), "{error}");
+    assert_eq!(bench.device.addresses()[0].1.blocks, (64 << 20) / 512);
+    let elsewhere = LunAddress { lun: 9, ..UNIT };
+    let error = bench.device.resize_lu(elsewhere, 1).expect_err("refused");
+    assert!(matches!(error, ConfigError::NoSuchUnit(_)), "{error}");
 }

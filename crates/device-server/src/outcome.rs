@@ -29,8 +29,7 @@ pub struct Outcome {
 }
 
 /// Commands on a logical unit that are aborted because another one has ended as it did. The transport
-/// holds the commands, so it is the transport that ends them; [`crate::Device::commands_cleared`]
-/// then establishes the unit attention condition that tells their initiators.
+/// holds the commands, so it is the transport that ends them, without a status (TAS is zero).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Aborts {
     /// None.
@@ -38,9 +37,10 @@ pub enum Aborts {
     Nothing,
     /// All others of the same nexus: QERR is 11b.
     SameNexus,
-    /// All others: QERR is 01b.
+    /// All others: QERR is 01b. Initiators whose commands were among them learn of it by
+    /// [`crate::Device::commands_cleared`].
     TaskSet,
-    /// All of these nexuses: PREEMPT AND ABORT.
+    /// All of these nexuses: PREEMPT AND ABORT. Their unit attention condition is established.
     Nexuses(Vec<NexusId>),
 }
 

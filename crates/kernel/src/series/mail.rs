@@ -133,13 +133,12 @@ fn header(text: &[u8], name: &str) -> Option<String> {
     let mut found: Option<String> = None;
     for line in text.split(|byte| *byte == b'\n') {
         let line = String::from_utf8_lossy(line);
-        let line = line.trim_end_matches('\r');
         if line.is_empty() {
             break;
         }
         if line.starts_with([' ', '\t']) {
             if let Some(value) = &mut found {
-                value.push_str(line);
+                value.push_str(&line);
             }
             continue;
         }
@@ -150,7 +149,7 @@ fn header(text: &[u8], name: &str) -> Option<String> {
             && key.eq_ignore_ascii_case(name)
         {
             found = Some(value.trim().to_owned());
-        } else if !line.starts_with("From ") && !is_header(line) {
+        } else if !line.starts_with("From ") && !is_header(&line) {
             break;
         }
     }

@@ -124,7 +124,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// The first suite has another version only, which tells of other code. Of the package, what nobody
+/// One suite has another version only, which tells of other code. Of the package, what nobody
 /// here asks for is left out.
 #[test]
 fn package_of_the_kernels_own_version_is_fetched_once() {
@@ -139,7 +139,7 @@ fn package_of_the_kernels_own_version_is_fetched_once() {
         ("kernel/fs/e.ko.debug", b"e"),
     ];
     let package = fixture.package(files);
-    fixture.publish(&[in_version(&package, "7.2.13-1")], &[package]);
+    fixture.publish(std::slice::from_ref(&package), &[in_version(&package, "7.2.13-1")]);
     let (files, seen) = fixture.get();
     let files = files.expect("debug files");
     assert_eq!(fs::read(&files.vmlinux).expect("vmlinux"), vmlinux);
@@ -185,17 +185,19 @@ fn package_that_no_suite_has_is_named_with_its_version() {
 /// What cannot be read may have had the package: that is the trouble, not that others do not have it.
 #[test]
 fn suite_that_cannot_be_read_is_told_only_if_no_other_has_the_package() {
-    let fixture = Fixture::new();
-    fixture.archive.publish("trixie-backports", &[], Index::Unsigned);
-    fixture.archive.publish("sid", &[], Index::Good);
-    let error = fixture.refused();
-    assert!(matches!(error, Error::Apt(apt::Error::Signature { .. })), "{error:?}");
+    for (unreadable, other) in [("sid", "trixie-backports"), ("trixie-backports", "sid")] {
+        let fixture = Fixture::new();
+        fixture.archive.publish(unreadable, &[], Index::Unsigned);
+        fixture.archive.publish(other, &[], Index::Good);
+        let error = fixture.refused();
+        assert!(matches!(error, Error::Apt(apt::Error::Signature { .. })), "{error:?}");
 
-    let fixture = Fixture::new();
-    let package = fixture.package(&[("vmlinux", &elf("0101"))]);
-    fixture.archive.publish("trixie-backports", &[], Index::Unsigned);
-    fixture.archive.publish("sid", &[package], Index::Good);
-    fixture.get().0.expect("debug files");
+        let fixture = Fixture::new();
+        let package = fixture.package(&[("vmlinux", &elf("0101"))]);
+        fixture.archive.publish(unreadable, &[], Index::Unsigned);
+        fixture.archive.publish(other, &[package], Index::Good);
+        fixture.get().0.expect("debug files");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A unit as a disk: the block layer's view and passthrough's agree.
 
 use bsg::Access;
-use control::{DeviceType, LunSpec};
+use control::{DeviceType, LunSpec, Provisioning};
 use harness::{BlockDevice, Lun, declare};
 use rstest::rstest;
 
@@ -40,6 +40,27 @@ fn disk_has_the_geometry_of_its_unit(
     assert_eq!(disk.attribute("queue/rotational"), "0");
     // Caching mode page: WCE is zero for a medium in RAM.
     assert_eq!(disk.attribute("queue/write_cache"), "write through");
+}
+
+/// drivers/scsi/sd.c:sd_read_block_limits, sd_setup_unmap_cmnd: a unit with LBPME and LBPU is discarded with
+/// UNMAP, in granules of its OPTIMAL UNMAP GRANULARITY. SBC-3, LBPRZ: what is unmapped reads as zeros.
+#[test]
+fn thin_disk_is_discarded_with_unmap() {
+    declare!(Contract);
+    let lun = Lun::with(LunSpec {
+        device_type: DeviceType::Disk,
+        blocks: 1024,
+        provisioning: Provisioning::Thin,
+        ..LunSpec::default()
+    });
+    let disk = BlockDevice::open(&lun.device().disk(), Access::ReadWrite);
+    assert_eq!(disk.attribute("queue/discard_granularity"), "4096");
+    disk.write(0, &[7; 16_384]).expect("written");
+    disk.discard(4096, 8192).expect("discarded");
+    let expected = [vec![7; 4096], vec![0; 8192], vec![7; 4096]].concat();
+    assert_eq!(disk.read(0, 16_384).expect("read"), expected);
+    let page = lun.journal();
+    assert!(page.entries.iter().any(|entry| entry.command == "UNMAP" && entry.status == 0));
 }
 
 /// The block layer and passthrough are two initiators of one medium: what either writes, the other

@@ -9,7 +9,7 @@ use std::{
 use control::{DeviceType, Faults, HeldEntry, JournalPage, LunSpec};
 use fault::Times;
 use guest_protocol::message::Lease;
-use scsi_fault::{Effect, Rule};
+use scsi_fault::{Effect, Rule, Scenario};
 
 use crate::{bench, sysfs, wait};
 
@@ -111,6 +111,13 @@ impl Lun {
     #[track_caller]
     pub fn faults(&self, rules: impl IntoIterator<Item = Rule>) {
         let faults = Faults { seed: 0, rules: rules.into_iter().collect() };
+        bench::faults(self.lease.address, faults, false);
+    }
+
+    /// As [`Lun::faults`], from a scenario.
+    #[track_caller]
+    pub fn scenario(&self, scenario: &Scenario) {
+        let faults = Faults { seed: scenario.seed, rules: scenario.rules.clone() };
         bench::faults(self.lease.address, faults, false);
     }
 

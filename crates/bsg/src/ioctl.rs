@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::{
     io::Errno,
-    ioctl::{Updater, ioctl},
+    ioctl::{Setter, Updater, ioctl},
 };
 use uring_cmd::{Operation, Sqe};
 
@@ -33,6 +33,12 @@ pub(crate) fn sg_io_v3(fd: BorrowedFd<'_>, frame: &mut V3Frame) -> Result<(), Er
     // SAFETY: the structure is the one this call takes; its addresses are those of the frame's
     // pointers (`place`), which live until the call returns, and `dxferp` is no iovec.
     unsafe { ioctl(fd, Updater::<{ uapi::SG_IO }, uapi::SgIoHdr>::new(&mut frame.header)) }
+}
+
+/// `ioctl(SG_SCSI_RESET)`. Blocks until the error handler has tried.
+pub(crate) fn sg_scsi_reset(fd: BorrowedFd<'_>, what: i32) -> Result<(), Errno> {
+    // SAFETY: the call takes the address of an int, which it reads (scsi_error.c:scsi_ioctl_reset).
+    unsafe { ioctl(fd, Setter::<{ uapi::SG_SCSI_RESET }, i32>::new(what)) }
 }
 
 // SAFETY: the entry is a `URING_CMD` on the bsg node the frame keeps open. Its addresses are those of

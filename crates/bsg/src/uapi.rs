@@ -7,6 +7,12 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// `SG_IO`.
 pub const SG_IO: u32 = 0x2285;
+/// `SG_SCSI_RESET`, with the address of an `int` that says what is reset.
+pub const SG_SCSI_RESET: u32 = 0x2284;
+/// `SG_SCSI_RESET_DEVICE`: the logical unit.
+pub const SG_SCSI_RESET_DEVICE: i32 = 1;
+/// `SG_SCSI_RESET_NO_ESCALATE`, beside it: if that fails, nothing larger is reset.
+pub const SG_SCSI_RESET_NO_ESCALATE: i32 = 0x100;
 /// [`SgIoV4::guard`]: 'Q'.
 pub const GUARD: i32 = 0x51;
 /// `BSG_FLAG_Q_AT_TAIL` in [`SgIoV4::flags`]; the default is the head.

@@ -101,6 +101,13 @@ impl SgIoctl {
     pub fn sg_io(&self, frame: &mut V3Frame) -> Result<(), Errno> {
         ioctl::sg_io_v3(self.file.as_fd(), frame)
     }
+
+    /// Has the logical unit reset by a task management function, and nothing larger if that fails. Blocks
+    /// until it is done. `EIO` if the device has refused.
+    pub fn reset_logical_unit(&self) -> Result<(), Errno> {
+        let what = crate::uapi::SG_SCSI_RESET_DEVICE | crate::uapi::SG_SCSI_RESET_NO_ESCALATE;
+        ioctl::sg_scsi_reset(self.file.as_fd(), what)
+    }
 }
 
 impl Passthrough for SgIoctl {

@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Code {
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Code, E> {
                 let number = u8::try_from(number);
-                number.map(Code::Number).map_err(|_| E::custom("the number is above 255"))
+                number.map(Code::Number).map_err(|_| E::custom("the number is not from 0 to 255"))
             }
 
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Code, E> {

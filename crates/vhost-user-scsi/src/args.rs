@@ -18,6 +18,9 @@ Examples:
     sensecheck-target --socket /tmp/scsi.sock --disk 1G
   Two disks, one kept in a file, one write-protected with blocks of 4096 bytes:
     sensecheck-target --socket /tmp/scsi.sock --disk 10G,file=disk.img --disk 64M,block=4096,ro
+  A disk that is slow, forgets a write now and then, and has a bad spot:
+    sensecheck-target --socket /tmp/scsi.sock --disk 1G --scenario harness/scenarios/bad-disk.toml
+    sensecheck-target --check harness/scenarios/bad-disk.toml
   What a test bench uses, a pool of 32 units that no disk driver attaches to, and two disks:
     sensecheck-target --socket /tmp/scsi.sock --control /tmp/control.sock --targets 4 --luns 8 --disks 2
   One disk, reached on two paths:
@@ -38,7 +41,7 @@ RUST_LOG=debug shows every refusal, RUST_LOG=trace every command.";
 pub(crate) struct Args {
     /// Socket for a virtual machine monitor (vhost-user). May be given several times: each is another
     /// way to the same units, with an I_T nexus of its own.
-    #[arg(long = "socket", value_name = "PATH", required = true)]
+    #[arg(long = "socket", value_name = "PATH", required_unless_present = "check")]
     pub(crate) sockets: Vec<PathBuf>,
 
     /// Socket for a test bench: reset logical units, read journals (JSON lines).
@@ -65,6 +68,14 @@ pub(crate) struct Args {
         value_name = "SIZE[,block=512|4096][,physical=LEN][,file=PATH][,ro][,thin]"
     )]
     disk: Vec<Disk>,
+
+    /// What goes wrong, from the first command on: a scenario file, see harness/scenarios for examples.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scenario: Option<PathBuf>,
+
+    /// Says whether a scenario file is sound, and does nothing else.
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    pub(crate) check: Option<PathBuf>,
 
     /// Number that tells the units of this daemon from those of others in one guest; part of their
     /// designators (INQUIRY, VPD page 83h).

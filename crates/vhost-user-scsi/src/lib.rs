@@ -17,6 +17,7 @@ mod held;
 pub mod journal;
 mod poll;
 mod request_queue;
+pub mod scenario;
 pub mod socket;
 pub mod spec;
 pub mod target;

@@ -7,6 +7,7 @@ mod args;
 
 use std::{
     io::{self, IsTerminal, Write},
+    path::Path,
     process::ExitCode,
     sync::{Arc, mpsc},
     thread,
@@ -22,7 +23,9 @@ use signal_hook::{
 };
 use tracing::info;
 use tracing_subscriber::EnvFilter;
-use vhost_user_scsi::{backend::FrontEnd, control_server::ControlServer, socket, target::Target};
+use vhost_user_scsi::{
+    backend::FrontEnd, control_server::ControlServer, scenario, socket, target::Target,
+};
 
 use crate::args::Args;
 
@@ -38,6 +41,9 @@ enum End {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(path) = &args.check {
+        return check(path);
+    }
     let config = args
         .device()
         .unwrap_or_else(|error| Args::command().error(ErrorKind::ValueValidation, error).exit());
@@ -68,6 +74,28 @@ fn abort_on_panic() {
     }));
 }
 
+/// `--check`.
+fn check(path: &Path) -> ExitCode {
+    let said = match scenario::read(path) {
+        Ok(scenario) => {
+            let names: Vec<_> = scenario.rules.iter().map(|rule| rule.name.as_str()).collect();
+            let count = names.len();
+            writeln!(
+                io::stdout(),
+                "{}: sound, {count} rule(s): {}",
+                path.display(),
+                names.join(", ")
+            )
+        }
+        Err(error) => {
+            report(&anyhow::anyhow!("{}: {error}", path.display()));
+            return ExitCode::FAILURE;
+        }
+    };
+    // Whoever closed the output did not want to know.
+    said.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
 fn report(error: &anyhow::Error) {
     // With nobody there to read it, the exit code has to do.
     let _ = writeln!(io::stderr(), "error: {error:#}");
@@ -80,6 +108,11 @@ fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {
     let units = device.addresses().len();
     let target =
         Target::new(device, args.sockets.len(), args.queues).context("no thread for the timers")?;
+    if let Some(path) = &args.scenario {
+        let name = || path.display().to_string();
+        let faults = scenario::read(path).with_context(name)?;
+        scenario::install(&target, &faults).with_context(name)?;
+    }
 
     let (ended, end) = mpsc::channel();
     let (mut front_ends, mut paths) = (Vec::new(), Vec::new());

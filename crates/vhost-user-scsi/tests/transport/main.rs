@@ -3,6 +3,7 @@
 mod commands;
 mod control_socket;
 mod driver;
+mod faults;
 mod guest;
 mod held;
 mod inflight;

@@ -3,6 +3,7 @@
 mod block;
 mod cdb;
 mod disk;
+mod faults;
 mod filter;
 mod flight;
 mod inquiry;

@@ -1,0 +1,205 @@
+//! Faults that only the other end of the rings can see: fields that no kernel passes on, and how far a command
+//! got when the daemon died. Offsets of the response are those of virtio 1.2, 5.6.6.1.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use control::{Faults, JournalEntry, LunAddress, LunSpec};
+use fault::Times;
+use rstest::rstest;
+use scsi_fault::{Code, Effect, Rule, Sense, When};
+
+use crate::{
+    driver::{Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern, read_10, request, write_10},
+    guest::Guest,
+};
+
+const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn scenario(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../harness/scenarios/{name}.toml"))
+}
+
+/// Linux ignores the status qualifier, and cuts sense data at 96 bytes as this transport does.
+#[test]
+fn response_has_the_status_qualifier_and_as_much_sense_as_there_is_room() {
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    let effect = Effect {
+        status: Some(Code::from(0x42)),
+        status_qualifier: Some(0x1234),
+        sense: Some(Sense::raw(&[0x5a; 100])),
+        ..Effect::default()
+    };
+    let faults = Faults { seed: 0, rules: vec![Rule::new("odd", effect)] };
+    client.faults(ADDRESS, faults).expect("LUN 0");
+    let answer = guest.command(UNIT, &TEST_UNIT_READY, &[], 0);
+    assert_eq!((answer.status, answer.status_qualifier, answer.response), (0x42, 0x1234, 0));
+    assert_eq!(answer.sense, [0x5a; 96]);
+    assert_eq!(guest.command(UNIT, &TEST_UNIT_READY, &[], 0).status, 0);
+}
+
+/// What was done is told apart from what is said of it: without tags and times.
+fn canonical(entries: Vec<JournalEntry>) -> Vec<JournalEntry> {
+    let without = |entry| JournalEntry { fetched_us: 0, completed_us: 0, tag: 0, ..entry };
+    entries.into_iter().map(without).collect()
+}
+
+/// The same seed and the same commands in the same order give the same journal, whatever other units do
+/// meanwhile.
+#[test]
+fn journal_is_a_function_of_seed_and_arrival() {
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    let sense = Effect::sense(Sense::named("UNRECOVERED READ ERROR"));
+    let rules = vec![
+        Rule::new("unlucky", sense).times(Times::Ratio { hits: 1, of: 3 }),
+        Rule::new("lost", Effect::write(scsi_fault::WriteFault::Lost))
+            .when(When::command("WRITE(10)"))
+            .times(Times::Ratio { hits: 1, of: 2 }),
+    ];
+    let mut run = |seed, noise: bool| {
+        client.reset_lun(ADDRESS, LunSpec::default()).expect("LUN 0");
+        client.faults(ADDRESS, Faults { seed, rules: rules.clone() }).expect("LUN 0");
+        for lba in 0..40 {
+            guest.command(UNIT, &write_10(lba, 1), &pattern(1, lba), 0);
+            if noise {
+                guest.command(crate::driver::DISK, &TEST_UNIT_READY, &[], 0);
+            }
+            guest.command(UNIT, &read_10(lba, 1), &[], 512);
+        }
+        canonical(client.journal(ADDRESS).expect("LUN 0").entries)
+    };
+    let first = run(7, false);
+    assert_eq!(first, run(7, true));
+    assert_ne!(first, run(8, false));
+    assert!(first.iter().any(|entry| entry.rule.as_deref() == Some("unlucky")));
+    assert!(first.iter().any(|entry| entry.rule.as_deref() == Some("lost")));
+}
+
+/// Faults that make no sense are refused, and those of before stay.
+#[test]
+fn refused_faults_change_nothing() {
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    let busy = Rule::new("busy", Effect::status("BUSY")).nth(2);
+    client.faults(ADDRESS, Faults { seed: 0, rules: vec![busy] }).expect("sound");
+    assert_eq!(guest.command(UNIT, &TEST_UNIT_READY, &[], 0).status, 0);
+    for (rules, words) in [
+        (vec![Rule::new("x", Effect::status("BSY"))], "rule `x`: there is no status `BSY`"),
+        (vec![Rule::new("", Effect::status(8))], "rule 1 has no name"),
+        (vec![Rule::new("x", Effect::default())], "the effect is nothing"),
+    ] {
+        let error = client.faults(ADDRESS, Faults { seed: 0, rules }).expect_err(words);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert_eq!(guest.command(UNIT, &TEST_UNIT_READY, &[], 0).status, 0x08, "its second event");
+}
+
+/// Where in a write's life the daemon dies: whether the medium has it, the response is there, the chain used.
+#[rstest]
+#[case::fetched("die-fetched", false, false, 0)]
+#[case::executed("die-executed", true, false, 0)]
+#[case::answered("die-answered", true, true, 0)]
+#[case::completed("die-completed", true, true, 1)]
+fn daemon_dies_at_the_point(
+    #[case] name: &str,
+    #[case] written: bool,
+    #[case] answered: bool,
+    #[case] used: u16,
+) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| directory.path().join(name);
+    fs::write(place("disk"), vec![0; 1 << 20]).expect("our directory");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"))
+        .arg("--socket")
+        .arg(place("scsi"))
+        .arg("--scenario")
+        .arg(scenario(name))
+        .arg(format!("--disk=file={}", place("disk").display()))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the daemon runs");
+    let begun = Instant::now();
+    while !place("scsi").exists() {
+        assert!(begun.elapsed() < PATIENCE, "the daemon does not listen");
+        thread::yield_now();
+    }
+    let guest = Guest::connect(&place("scsi"), 1);
+    let data = pattern(2, 4);
+    let response = guest.room(108);
+    let out = [request(UNIT, 1, &write_10(8, 2)), data.clone()].concat();
+    let head = guest.out(&out);
+    guest.submit(REQUEST_QUEUE, &[head, response]);
+    let status = child.wait().expect("our child");
+    assert_eq!(status.signal(), Some(9));
+    let disk = fs::read(place("disk")).expect("the disk");
+    let expected = if written { data } else { vec![0; 1024] };
+    assert_eq!(disk[4096..5120], expected);
+    // The response of a write that went well is zeros; the room is filled with another value.
+    let untouched = guest.read(response.address, 108) == vec![0xee; 108];
+    assert_eq!(untouched, !answered);
+    assert_eq!(guest.used_index(REQUEST_QUEUE), used);
+}
+
+#[test]
+fn scenario_is_checked_and_nothing_else_is_done() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = |path: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"));
+        let output = command.arg("--check").arg(path).output().expect("the daemon runs");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, said, complaint) = run(&scenario("bad-disk"));
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    assert!(said.ends_with("sound, 3 rule(s): bad spot, forgetful, slow\n"), "{said}");
+    let path = directory.path().join("bad.toml");
+    fs::write(&path, "format = 1\nwords = \"scsi\"\n[[rule]]\nname = \"x\"\nefect = {}\n")
+        .expect("our directory");
+    let (code, said, complaint) = run(&path);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(complaint.contains("bad.toml") && complaint.contains("`efect`"), "{complaint}");
+    assert!(complaint.contains("line 5"), "{complaint}");
+    assert_eq!(run(&directory.path().join("none.toml")).0, Some(1));
+}
+
+/// The number of threads stays what it is, however many commands wait, and whatever they wait for.
+#[test]
+fn waiting_takes_no_thread() {
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    guest.command(UNIT, &TEST_UNIT_READY, &[], 0);
+    let threads = || fs::read_dir("/proc/self/task").expect("ours").count();
+    let wait = |name: &str, effect: Effect| {
+        Rule::new(name, effect).when(When::command("TEST UNIT READY")).times(Times::First(20))
+    };
+    let delayed = Effect { delay_us: Some(1), delay_up_to_us: Some(300_000), ..Effect::default() };
+    let rules = vec![wait("held", Effect::hold()), wait("delayed", delayed)];
+    client.faults(ADDRESS, Faults { seed: 1, rules }).expect("sound");
+    let before = threads();
+    let sent: Vec<_> = (0..40)
+        .map(|tag| {
+            let response = guest.room(108);
+            let head = guest.out(&request(UNIT, tag, &TEST_UNIT_READY));
+            guest.submit(REQUEST_QUEUE, &[head, response])
+        })
+        .collect();
+    let begun = Instant::now();
+    while client.journal(ADDRESS).expect("LUN 0").entries.len() < 21 {
+        assert!(begun.elapsed() < PATIENCE);
+        // Tests beside this one come and go with threads of their own; ours would be one for each.
+        assert!(threads() < before + 20, "{} threads", threads());
+    }
+    client.release(ADDRESS).expect("20 are held");
+    for _ in sent {
+        guest.used(REQUEST_QUEUE);
+    }
+}

@@ -1,0 +1,78 @@
+//! Task management functions that are held, refused, or answered wrongly. On a kernel without our patch the
+//! only way to one is `ioctl(SG_SCSI_RESET)`.
+
+use std::thread;
+
+use bsg::{Access, SgIoctl};
+use harness::{Lun, assert::assert_good, declare};
+use rustix::io::Errno;
+use scsi_fault::{Effect, Rule, When};
+
+use super::{OWN_HOST, execute, scenario, test_unit_ready, unit_with};
+use crate::bsg::ways::uring_cmd;
+
+const LOGICAL_UNIT_RESET: &str = "LOGICAL UNIT RESET";
+
+fn reset(lun: &Lun) -> Result<(), Errno> {
+    SgIoctl::open(lun.device().sg(), Access::ReadWrite)
+        .expect("the node opens")
+        .reset_logical_unit()
+}
+
+/// Function and response of what the unit was asked.
+fn functions(lun: &Lun) -> Vec<(String, u8, Option<String>)> {
+    let entries = lun.journal().task_management;
+    entries.into_iter().map(|entry| (entry.function, entry.response, entry.rule)).collect()
+}
+
+/// It may be followed by the unit attention condition of a reset, which the first command meets.
+#[track_caller]
+fn assert_works(lun: &Lun) {
+    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    execute(&mut bsg, test_unit_ready());
+    assert_good(&execute(&mut bsg, test_unit_ready()));
+}
+
+#[test]
+fn held_function_is_answered_when_it_is_released() {
+    declare!(Contract, OWN_HOST);
+    let rules =
+        vec![Rule::new("held", Effect::hold()).when(When::task_management(LOGICAL_UNIT_RESET))];
+    let lun = unit_with(&scenario!("tmf-held", 0, rules));
+    thread::scope(|scope| {
+        let resetting = scope.spawn(|| reset(&lun));
+        let held: Vec<_> = lun.held(1).into_iter().map(|entry| (entry.name, entry.rule)).collect();
+        assert_eq!(held, [(LOGICAL_UNIT_RESET.to_owned(), "held".to_owned())]);
+        assert!(!resetting.is_finished());
+        lun.release();
+        assert_eq!(resetting.join().expect("no panic"), Ok(()));
+    });
+    assert_eq!(functions(&lun), [(LOGICAL_UNIT_RESET.to_owned(), 0, Some("held".to_owned()))]);
+    assert_works(&lun);
+}
+
+/// virtio 1.2, 5.6.6.2: FUNCTION REJECTED is 11. drivers/scsi/scsi_error.c:scsi_ioctl_reset turns a failure
+/// into EIO.
+#[test]
+fn refused_function_is_eio() {
+    declare!(Contract, OWN_HOST);
+    let effect = Effect::response("FUNCTION REJECTED");
+    let rules = vec![Rule::new("refused", effect).when(When::task_management("any"))];
+    let lun = unit_with(&scenario!("tmf-refused", 0, rules));
+    assert_eq!(reset(&lun), Err(Errno::IO));
+    assert_eq!(functions(&lun), [(LOGICAL_UNIT_RESET.to_owned(), 11, Some("refused".to_owned()))]);
+    assert_works(&lun);
+}
+
+/// drivers/scsi/virtio_scsi.c:virtscsi_tmf takes FUNCTION SUCCEEDED (10), the answer to a query, for success.
+#[test]
+fn function_answered_as_a_query_has_succeeded() {
+    declare!(Quirk, OWN_HOST);
+    let effect = Effect::response("FUNCTION SUCCEEDED").executed();
+    let when = When::task_management(LOGICAL_UNIT_RESET);
+    let rules = vec![Rule::new("wrong", effect).when(when)];
+    let lun = unit_with(&scenario!("tmf-wrong", 0, rules));
+    assert_eq!(reset(&lun), Ok(()));
+    assert_eq!(functions(&lun), [(LOGICAL_UNIT_RESET.to_owned(), 10, Some("wrong".to_owned()))]);
+    assert_works(&lun);
+}

@@ -278,8 +278,8 @@ fn source_is_that_of_the_kernels_version_with_or_without_a_lock() {
     let fixture = Fixture::new();
     let package = fixture.package(&[("vmlinux", &elf("0101"))]);
     let source = fixture.source();
-    fixture.publish(&[package.clone(), source.clone()], &[]);
     let newer = in_version(&source, "7.2.13-1");
+    fixture.publish(&[package.clone(), source.clone(), newer.clone()], &[]);
     for manifest in [locked(&newer), STOCK.to_owned(), locked(&source)] {
         fixture.manifest(&manifest);
         let (files, seen) = fixture.get();

@@ -48,7 +48,7 @@ fn base_commit_is_a_hash() {
         assert_eq!(of(hash).as_deref(), Some(hash));
     }
     assert_eq!(of("0123456 ").as_deref(), Some("0123456"));
-    for other in ["", "012345", &"a".repeat(65), "next-20260122", "0123456 and more"] {
+    for other in ["", "012345", &"a".repeat(65), "next-20260122", "linux72", "0123456 and more"] {
         assert_eq!(of(other), None, "{other}");
     }
 }

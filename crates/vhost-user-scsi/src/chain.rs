@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, Weak};
 
-use smallvec::SmallVec;
 use vm_memory::{Bytes, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -27,84 +26,124 @@ pub enum ChainFault {
     Unterminated,
 }
 
-/// As many segments find room without an allocation: the headers and two pieces of data.
-const SEGMENTS_INLINE: usize = 4;
+/// What a chain is made of. Its ring uses it again for the next chain, so that in the long run none is
+/// allocated for a command.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    memory: Arc<Memory>,
+    /// The device-readable ones, then the device-writable ones.
+    segments: Vec<Segment>,
+    readable: usize,
+    readable_len: u32,
+    writable_len: u32,
+    fault: Option<ChainFault>,
+}
+
+impl Parts {
+    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
+        Parts {
+            memory: Arc::clone(memory),
+            segments: Vec::new(),
+            readable: 0,
+            readable_len: 0,
+            writable_len: 0,
+            fault: None,
+        }
+    }
+
+    /// Whether they are good for chains in this memory.
+    pub(crate) fn is_in(&self, memory: &Arc<Memory>) -> bool {
+        Arc::ptr_eq(&self.memory, memory)
+    }
+
+    /// For how many segments there is room.
+    pub(crate) fn capacity(&self) -> usize {
+        self.segments.capacity()
+    }
+
+    fn readable(&self) -> &[Segment] {
+        &self.segments[..self.readable]
+    }
+
+    fn writable(&self) -> &[Segment] {
+        &self.segments[self.readable..]
+    }
+
+    /// Bytes of both directions.
+    pub(crate) fn len(&self) -> u32 {
+        // A walk ends before the sum exceeds 32 bits.
+        self.readable_len + self.writable_len
+    }
+
+    /// Walks the descriptors of another chain, in the memory these parts were made with. With a fault,
+    /// the descriptors before it are kept: they may hold the place for an answer.
+    pub(crate) fn walk(&mut self, descriptors: Descriptors<'_>) {
+        self.segments.clear();
+        (self.readable, self.readable_len, self.writable_len) = (0, 0, 0);
+        // Overwritten by the first descriptor; afterwards `Unterminated` until one without NEXT.
+        self.fault = Some(ChainFault::Empty);
+        let mut writes = false;
+        for descriptor in descriptors {
+            let (len, write) = (descriptor.len(), descriptor.is_write_only());
+            if writes && !write {
+                self.fault = Some(ChainFault::Order);
+                break;
+            }
+            if self.len().checked_add(len).is_none() {
+                self.fault = Some(ChainFault::Unterminated);
+                break;
+            }
+            let before = self.segments.len();
+            let segments = &mut self.segments;
+            if !self.memory.cut(descriptor.addr().0, len, |segment| segments.push(segment)) {
+                segments.truncate(before);
+                self.fault = Some(ChainFault::WildAddress);
+                break;
+            }
+            writes = write;
+            if write {
+                self.writable_len += len;
+            } else {
+                self.readable_len += len;
+                self.readable = self.segments.len();
+            }
+            self.fault = descriptor.has_next().then_some(ChainFault::Unterminated);
+        }
+    }
+}
 
 /// A descriptor chain the driver made available. Completing it gives it back; dropping it instead
 /// abandons it, and the driver never hears of it again.
 #[derive(Debug)]
 pub struct Chain {
-    memory: Arc<Memory>,
-    /// The device-readable ones, then the device-writable ones.
-    segments: SmallVec<[Segment; SEGMENTS_INLINE]>,
-    readable: usize,
-    readable_len: u32,
-    writable_len: u32,
-    fault: Option<ChainFault>,
     ticket: Ticket,
 }
 
 impl Chain {
-    /// Walks the descriptors. With a fault, the descriptors before it are kept: they may hold the
-    /// place for an answer.
-    pub(crate) fn new(memory: &Arc<Memory>, descriptors: Descriptors<'_>, ticket: Ticket) -> Self {
-        let mut chain = Chain {
-            memory: Arc::clone(memory),
-            segments: SmallVec::new(),
-            readable: 0,
-            readable_len: 0,
-            writable_len: 0,
-            // Overwritten by the first descriptor; afterwards `Unterminated` until one without NEXT.
-            fault: Some(ChainFault::Empty),
-            ticket,
-        };
-        let mut writes = false;
-        for descriptor in descriptors {
-            let (len, write) = (descriptor.len(), descriptor.is_write_only());
-            let total = (chain.readable_len + chain.writable_len).checked_add(len);
-            if writes && !write {
-                chain.fault = Some(ChainFault::Order);
-                break;
-            }
-            if total.is_none() {
-                chain.fault = Some(ChainFault::Unterminated);
-                break;
-            }
-            let before = chain.segments.len();
-            let segments = &mut chain.segments;
-            if !memory.cut(descriptor.addr().0, len, |segment| segments.push(segment)) {
-                chain.segments.truncate(before);
-                chain.fault = Some(ChainFault::WildAddress);
-                break;
-            }
-            writes = write;
-            if write {
-                chain.writable_len += len;
-            } else {
-                chain.readable_len += len;
-                chain.readable = chain.segments.len();
-            }
-            chain.fault = descriptor.has_next().then_some(ChainFault::Unterminated);
-        }
-        chain
+    pub(crate) fn new(ticket: Ticket) -> Self {
+        Chain { ticket }
+    }
+
+    fn parts(&self) -> &Parts {
+        self.ticket.parts()
     }
 
     /// What is wrong with it, if anything.
     #[must_use]
     pub fn fault(&self) -> Option<ChainFault> {
-        self.fault
+        self.parts().fault
     }
 
     /// Bytes the device may read.
     #[must_use]
     pub fn readable_len(&self) -> u32 {
-        self.readable_len
+        self.parts().readable_len
     }
 
     /// Bytes the device may write.
     #[must_use]
     pub fn writable_len(&self) -> u32 {
-        self.writable_len
+        self.parts().writable_len
     }
 
     /// Reads the structure the device-readable part begins with, however it is cut into descriptors;
@@ -113,10 +152,10 @@ impl Chain {
     pub fn read_header<T: FromBytes + IntoBytes>(&self) -> Option<T> {
         let mut header = T::new_zeroed();
         let mut rest = header.as_mut_bytes();
-        for segment in &self.segments[..self.readable] {
+        for segment in self.parts().readable() {
             let len = rest.len().min(segment.len as usize);
             let (now, later) = rest.split_at_mut(len);
-            self.memory.slice(*segment).read_slice(now, 0).ok()?;
+            self.parts().memory.slice(*segment).read_slice(now, 0).ok()?;
             rest = later;
         }
         rest.is_empty().then_some(header)
@@ -127,12 +166,12 @@ impl Chain {
     #[must_use]
     pub fn write_header<T: IntoBytes + Immutable>(&self, header: &T) -> bool {
         let mut rest = header.as_bytes();
-        if (self.writable_len as usize) < rest.len() {
+        if (self.parts().writable_len as usize) < rest.len() {
             return false;
         }
-        for segment in &self.segments[self.readable..] {
+        for segment in self.parts().writable() {
             let (now, later) = rest.split_at(rest.len().min(segment.len as usize));
-            if self.memory.slice(*segment).write_slice(now, 0).is_err() {
+            if self.parts().memory.slice(*segment).write_slice(now, 0).is_err() {
                 return false;
             }
             rest = later;
@@ -143,13 +182,13 @@ impl Chain {
     /// The device-readable memory from byte `skip` on.
     #[must_use]
     pub fn readable_slices(&self, skip: u32) -> Vec<VolatileSlice<'_>> {
-        self.slices(&self.segments[..self.readable], skip)
+        self.slices(self.parts().readable(), skip)
     }
 
     /// The device-writable memory from byte `skip` on.
     #[must_use]
     pub fn writable_slices(&self, skip: u32) -> Vec<VolatileSlice<'_>> {
-        self.slices(&self.segments[self.readable..], skip)
+        self.slices(self.parts().writable(), skip)
     }
 
     fn slices(&self, segments: &[Segment], mut skip: u32) -> Vec<VolatileSlice<'_>> {
@@ -158,7 +197,7 @@ impl Chain {
             let skipped = skip.min(segment.len);
             skip -= skipped;
             if skipped < segment.len {
-                slices.push(self.memory.slice(segment.after(skipped)));
+                slices.push(self.parts().memory.slice(segment.after(skipped)));
             }
         }
         slices
@@ -175,6 +214,19 @@ impl Chain {
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.ticket.is_stale()
+    }
+
+    /// Tells the driver of chains of the same ring that are completed, to be called before anything that
+    /// may take long: it is told of small ones in batches.
+    pub fn tell_driver(&self) {
+        self.ticket.ring().tell();
+    }
+
+    /// As [`Chain::complete`], and tells the driver of it at once.
+    pub fn complete_and_tell(self, used_len: u32) {
+        let ring = self.ticket.ring().clone();
+        self.complete(used_len);
+        ring.tell();
     }
 
     /// Gives the chain back to the driver with `used_len` bytes written from the beginning of the

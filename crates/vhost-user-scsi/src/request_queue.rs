@@ -284,6 +284,9 @@ impl Command {
             attribute: task_attribute(self.request.task_attr),
             cdb: &self.request.cdb,
         };
+        if self.running.as_ref().is_some_and(|running| running.unit().may_block()) {
+            self.chain.tell_driver();
+        }
         let mut data = DataBuffers {
             data_out: SgList::new(self.chain.readable_slices(REQUEST_LEN)),
             data_in: adjust(SgList::new(self.chain.writable_slices(RESPONSE_LEN))),
@@ -374,10 +377,12 @@ impl Command {
             });
         }
         let dies = self.fault.as_ref().and_then(|fired| fired.rule.effect.die);
-        self.chain.complete(if answered { RESPONSE_LEN + reply.data_in_len } else { 0 });
+        let used_len = if answered { RESPONSE_LEN + reply.data_in_len } else { 0 };
         if dies == Some(DiePoint::Completed) {
+            self.chain.complete_and_tell(used_len);
             die();
         }
+        self.chain.complete(used_len);
         // Only now has the command ended for those who wait for it.
         drop(self.running);
     }

@@ -105,7 +105,10 @@ impl Target {
         assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
         let addresses = device.addresses();
         let target = Arc::new(Target {
-            units: addresses.into_iter().map(|(address, _)| (address, Arc::default())).collect(),
+            units: addresses
+                .into_iter()
+                .map(|(address, config)| (address, Arc::new(Unit::new(&config.medium))))
+                .collect(),
             ports,
             fetch_locks: fetch_locks(ports * (FIRST_REQUEST_QUEUE + request_queues)),
             device,
@@ -159,6 +162,7 @@ impl Target {
     pub fn reset_lun(&self, address: LunAddress, config: &LuConfig) -> Result<(), ChangeError> {
         self.change(address, |unit| {
             self.device.reset_lu(address, config.clone())?;
+            unit.set_medium(&config.medium);
             unit.set_faults(faults::Engine::default());
             self.end_held(unit);
             unit.clear_journal();

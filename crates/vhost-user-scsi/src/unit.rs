@@ -6,12 +6,15 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use control::JournalPage;
-use device_server::NexusId;
+use device_server::{MediumConfig, NexusId};
 
 use crate::{
     backend::Keeper,
@@ -30,6 +33,8 @@ pub struct Unit {
     /// Notified when a request ends while somebody waits.
     ended: Condvar,
     journal: Mutex<Journal>,
+    /// Whether its commands may wait for storage of the host.
+    may_block: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +71,6 @@ enum Until {
 
 /// What becomes of a command that was just fetched.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is nearly every one")]
 pub(crate) enum Admitted {
     /// It is to be executed.
     Runs(Command),
@@ -158,6 +162,24 @@ impl Tasks {
 }
 
 impl Unit {
+    /// A unit with nothing in flight.
+    pub(crate) fn new(medium: &MediumConfig) -> Self {
+        let unit = Unit::default();
+        unit.set_medium(medium);
+        unit
+    }
+
+    /// Its blocks are there from now on.
+    pub(crate) fn set_medium(&self, medium: &MediumConfig) {
+        let may_block = matches!(medium, MediumConfig::File { .. });
+        self.may_block.store(may_block, Ordering::Relaxed);
+    }
+
+    /// Whether its commands may wait for storage of the host.
+    pub(crate) fn may_block(&self) -> bool {
+        self.may_block.load(Ordering::Relaxed)
+    }
+
     fn tasks(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().expect("no holder panics")
     }

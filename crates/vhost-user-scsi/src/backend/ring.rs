@@ -16,12 +16,16 @@ use super::{
     memory::Memory,
     split::{self, Addresses, RingError, SIZE_MAX, SplitRing},
 };
-use crate::chain::Chain;
+use crate::chain::{Chain, Parts};
 
 /// So many completions wait for one interrupt at most.
 const UNTOLD_MAX: u16 = 32;
 /// Before a command with more data than this, in bytes, the driver is told of what came before.
-const QUICK_LEN_MAX: u64 = 64 << 10;
+const QUICK_LEN_MAX: u32 = 64 << 10;
+/// So many parts of completed chains are kept for the next ones at most,
+const SPARE_MAX: usize = 32;
+/// and of these none that has room for more segments.
+const SPARE_CAPACITY_MAX: usize = 256;
 
 /// Why a ring is not started or changed. The front end broke the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,9 @@ struct State {
     call: Option<File>,
     error: Option<File>,
     tracker: Option<Tracker>,
+    /// Parts of completed chains, in the memory of the run.
+    #[expect(clippy::vec_box, reason = "they come from their chains in their boxes")]
+    spare: Vec<Box<Parts>>,
 }
 
 /// What the front end sets while the ring is stopped.
@@ -152,6 +159,7 @@ impl Ring {
             call: None,
             error: None,
             tracker: None,
+            spare: Vec::new(),
         };
         Ring { shared: Arc::new(Shared { state: Mutex::new(state), idle: Condvar::new() }) }
     }
@@ -183,13 +191,13 @@ impl Ring {
             },
         };
         state.in_flight += 1;
-        let ticket = Ticket { ring: self.clone(), head, generation: state.generation, open: true };
-        let descriptors = run.split.descriptors(&run.memory, head);
-        let chain = Chain::new(&run.memory, descriptors, ticket);
-        if u64::from(chain.readable_len()) + u64::from(chain.writable_len()) > QUICK_LEN_MAX {
+        let mut parts = state.spare.pop().unwrap_or_else(|| Box::new(Parts::new(&run.memory)));
+        parts.walk(run.split.descriptors(&run.memory, head));
+        if parts.len() > QUICK_LEN_MAX {
             state.tell();
         }
-        Ok(Some(chain))
+        let generation = state.generation;
+        Ok(Some(Chain::new(Ticket { ring: self.clone(), head, generation, parts: Some(parts) })))
     }
 
     /// Calls `step` until it says that there is nothing left, with kicks suppressed meanwhile. What
@@ -232,14 +240,13 @@ impl Ring {
         state.run.as_ref().is_some_and(|run| run.split.allow_kicks(&run.memory) && pops)
     }
 
-    /// Tells the driver now what this thread has completed, to be called before anything that may take
-    /// long.
-    pub fn tell(&self) {
+    /// Tells the driver of everything that is completed.
+    pub(crate) fn tell(&self) {
         self.state().tell();
     }
 
     /// Ends the life of a chain: completed with a length, or abandoned.
-    fn finish(&self, head: u16, generation: u64, used_len: Option<u32>) {
+    fn finish(&self, head: u16, generation: u64, used_len: Option<u32>, parts: Box<Parts>) {
         let mut guard = self.state();
         let state = &mut *guard;
         if generation != state.generation {
@@ -256,6 +263,11 @@ impl Ring {
             if !mine || run.split.untold() >= UNTOLD_MAX {
                 state.tell();
             }
+        }
+        let here = state.run.as_ref().is_some_and(|run| parts.is_in(&run.memory));
+        // Those that are not kept go when the lock is free again, perhaps with their memory.
+        if here && state.spare.len() < SPARE_MAX && parts.capacity() <= SPARE_CAPACITY_MAX {
+            state.spare.push(parts);
         }
         state.in_flight -= 1;
         if state.in_flight == 0 && state.stopping {
@@ -385,11 +397,13 @@ impl Ring {
 
     /// Chains fetched from now on are in this memory. Those in flight keep theirs.
     pub(super) fn move_to(&self, memory: &Arc<Memory>) {
-        let mut state = self.state();
+        let mut guard = self.state();
+        let state = &mut *guard;
         let addresses = state.settings.addresses;
         if let (Some(run), Some(addresses)) = (&mut state.run, addresses) {
             run.split.move_to(memory, &addresses);
             run.memory = Arc::clone(memory);
+            state.spare.clear();
         }
     }
 
@@ -423,6 +437,7 @@ impl Ring {
             warn!(abandoned, "ring stopped with commands still in flight, which are given up");
         }
         state.call = None;
+        state.spare = Vec::new();
         if let Some(run) = state.run.take() {
             let next = run.split.next_available();
             state.settings.base = next;
@@ -438,10 +453,25 @@ pub struct Ticket {
     ring: Ring,
     head: u16,
     generation: u64,
-    open: bool,
+    /// Absent once it is completed.
+    parts: Option<Box<Parts>>,
 }
 
 impl Ticket {
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        self.parts.as_ref().expect("whoever completes it consumes it")
+    }
+
+    fn finish(&mut self, used_len: Option<u32>) {
+        if let Some(parts) = self.parts.take() {
+            self.ring.finish(self.head, self.generation, used_len, parts);
+        }
+    }
+
     /// Whether its ring still runs, so that it can be kept: `keeper` is told when the ring stops.
     pub(crate) fn keep(&self, keeper: &Weak<dyn Keeper>) -> bool {
         let mut state = self.ring.state();
@@ -464,16 +494,13 @@ impl Ticket {
     }
 
     pub(crate) fn complete(mut self, used_len: u32) {
-        self.open = false;
-        self.ring.finish(self.head, self.generation, Some(used_len));
+        self.finish(Some(used_len));
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.open {
-            self.ring.finish(self.head, self.generation, None);
-        }
+        self.finish(None);
     }
 }
 

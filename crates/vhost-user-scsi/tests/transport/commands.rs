@@ -1,5 +1,6 @@
 //! Commands on request queues: data, residual, status, sense, response and used length, exactly.
 
+use control::{LunAddress, LunSpec, Medium};
 use rstest::rstest;
 
 use crate::{
@@ -197,4 +198,44 @@ fn indices_wrap(#[case] event_idx: bool) {
         let answer = guest.command(UNIT, &TEST_UNIT_READY, &[], 0);
         assert_eq!((answer.response, answer.status, answer.used_len), (0, 0, 108), "{number}");
     }
+}
+
+/// So many interrupts for a batch of 32 commands made available at once, without EVENT_IDX, when every
+/// one that is sent arrives.
+fn interrupts_for_a_batch(guest: &Guest) -> u64 {
+    guest.take_interrupts(REQUEST_QUEUE);
+    let first = guest.used_index(REQUEST_QUEUE);
+    for _ in 0..32 {
+        let chain =
+            [guest.out(&request(UNIT, 1, &read_10(0, 8))), guest.room(108), guest.room(4096)];
+        let head = guest.place(REQUEST_QUEUE, &[guest.indirect(&chain)]);
+        guest.make_available(REQUEST_QUEUE, head);
+    }
+    guest.kick(REQUEST_QUEUE);
+    while guest.used_index(REQUEST_QUEUE) != first.wrapping_add(32) {
+        std::thread::yield_now();
+    }
+    // A round trip: whatever is told of the batch is told before the ring is left alone.
+    assert_eq!(guest.stop_ring(REQUEST_QUEUE), first.wrapping_add(32));
+    guest.take_interrupts(REQUEST_QUEUE)
+}
+
+/// Small commands share interrupts; but none waits while another may wait for the host's storage.
+#[test]
+fn interrupts_are_shared_unless_a_command_may_block() {
+    let daemon = Daemon::start();
+    let guest = Guest::connect_with(&daemon.socket, 1, false, false);
+    let count = interrupts_for_a_batch(&guest);
+    assert!((1..=3).contains(&count), "{count} interrupts");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let medium = Medium::File { path: directory.path().join("medium") };
+    let spec = LunSpec { medium, ..LunSpec::default() };
+    daemon.client().reset_lun(LunAddress { target: 0, lun: 0 }, spec).expect("nothing runs");
+    let guest = {
+        drop(guest);
+        Guest::connect_with(&daemon.socket, 1, false, false)
+    };
+    let count = interrupts_for_a_batch(&guest);
+    assert!((32..=34).contains(&count), "{count} interrupts");
 }

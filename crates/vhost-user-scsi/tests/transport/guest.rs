@@ -205,9 +205,13 @@ impl Guest {
     }
 
     fn share_memory(&self) {
+        self.frontend.set_mem_table(&[self.region()]).expect("memory table");
+    }
+
+    /// How its memory is described to the device: one region from guest address 0 on.
+    pub(crate) fn region(&self) -> VhostUserMemoryRegionInfo {
         let region = self.memory.iter().next().expect("one region");
-        let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a mapped file");
-        self.frontend.set_mem_table(&[info]).expect("memory table");
+        VhostUserMemoryRegionInfo::from_guest_region(region).expect("a mapped file")
     }
 
     /// Zeroes a stopped ring, as a driver does that resets the device and sets up its queues anew.
@@ -231,29 +235,33 @@ impl Guest {
         self.write(self.rings[queue].base + USED + 2, &index.to_le_bytes());
     }
 
-    fn host_address(&self, address: u64) -> u64 {
-        let region = self.memory.iter().next().expect("one region");
-        let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a mapped file");
-        info.userspace_addr + address
+    pub(crate) fn start_ring(&mut self, queue: usize, base: u16) {
+        self.frontend.set_vring_base(queue, base).expect("ring base");
+        self.try_start_ring_at(queue, self.rings[queue].base).expect("a ring in the memory");
     }
 
-    pub(crate) fn start_ring(&mut self, queue: usize, base: u16) {
+    /// Starts a ring at an offset from where the front end sees the memory.
+    pub(crate) fn try_start_ring_at(
+        &mut self,
+        queue: usize,
+        offset: u64,
+    ) -> Result<(), vhost::Error> {
         let ring = &self.rings[queue];
         self.frontend.set_vring_num(queue, RING_LEN).expect("ring size");
+        let start = self.region().userspace_addr + offset;
         let config = VringConfigData {
             queue_max_size: RING_LEN,
             queue_size: RING_LEN,
             flags: 0,
-            desc_table_addr: self.host_address(ring.base),
-            avail_ring_addr: self.host_address(ring.base + AVAILABLE),
-            used_ring_addr: self.host_address(ring.base + USED),
+            desc_table_addr: start,
+            avail_ring_addr: start + AVAILABLE,
+            used_ring_addr: start + USED,
             log_addr: None,
         };
-        self.frontend.set_vring_addr(queue, &config).expect("ring addresses");
-        self.frontend.set_vring_base(queue, base).expect("ring base");
-        self.frontend.set_vring_call(queue, &ring.call).expect("call");
-        self.frontend.set_vring_kick(queue, &ring.kick).expect("kick");
-        self.frontend.set_vring_enable(queue, true).expect("enable");
+        self.frontend.set_vring_addr(queue, &config)?;
+        self.frontend.set_vring_call(queue, &ring.call)?;
+        self.frontend.set_vring_kick(queue, &ring.kick)?;
+        self.frontend.set_vring_enable(queue, true)
     }
 
     /// Stops a ring and returns the next available index the device would have looked at.
@@ -445,6 +453,11 @@ impl Guest {
             .store(ring.used.get().to_le(), address, Ordering::SeqCst)
             .expect("guest memory");
         std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// How many interrupts have come since they were last taken.
+    pub(crate) fn take_interrupts(&self, queue: usize) -> u64 {
+        self.rings[queue].call.read().unwrap_or(0)
     }
 
     /// Waits for an interrupt of the queue and takes it.

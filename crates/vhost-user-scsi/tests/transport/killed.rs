@@ -8,6 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use control::{Client, Faults, LunAddress};
+use fault::Times;
+use scsi_fault::{Effect, Rule};
+
 use crate::{
     driver::{REQUEST_QUEUE, pattern, read_10, request, write_10},
     guest::Guest,
@@ -18,10 +22,12 @@ const QUEUES: usize = 2;
 /// Commands in flight on each queue.
 const DEPTH: usize = 16;
 const BLOCKS: u32 = 2048;
+const PATIENCE: Duration = Duration::from_secs(20);
+const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
 /// LUN 0 of target 0.
 const DISK: [u8; 8] = [1, 0, 0x40, 0, 0, 0, 0, 0];
 
-struct Daemon(Child);
+struct Daemon(Child, Client);
 
 impl Daemon {
     fn start(directory: &Path) -> Daemon {
@@ -29,20 +35,38 @@ impl Daemon {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"))
             .arg("--socket")
             .arg(directory.join("scsi"))
+            .arg("--control")
+            .arg(directory.join("control"))
             .args(["--disk", &disk])
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon runs");
+        // Every third command takes its time, so that others overtake it.
+        let late = Rule::new("late", Effect::delay_us(300)).times(Times::Every(3));
         let log = BufReader::new(child.stderr.take().expect("piped"));
         let mut lines = log.lines().map(|line| line.expect("UTF-8"));
         assert!(lines.any(|line| line.contains("ready")), "the daemon ended");
-        Daemon(child)
+        let mut client = Client::connect(&directory.join("control"), PATIENCE).expect("it listens");
+        client.faults(ADDRESS, Faults { seed: 0, rules: vec![late] }).expect("nothing runs");
+        Daemon(child, client)
     }
 
-    fn kill(mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("our child");
+    /// From now on it is quick.
+    fn hurry(&mut self) {
+        self.1.faults(ADDRESS, Faults::default()).expect("what runs ends");
+    }
+
+    fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Daemon {
+    /// Also when the test fails: whoever waits for its output would wait for the daemon's end.
+    fn drop(&mut self) {
+        self.0.kill().expect("it is our child");
+        self.0.wait().expect("it is our child");
     }
 }
 
@@ -114,7 +138,7 @@ impl Load {
     }
 
     fn finish(&mut self, guest: &Guest) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + PATIENCE;
         while !self.flying.is_empty() {
             assert!(Instant::now() < end, "{} commands are lost", self.flying.len());
             for queue in REQUEST_QUEUE..REQUEST_QUEUE + QUEUES {
@@ -148,6 +172,7 @@ fn nothing_is_lost_when_the_daemon_is_killed_under_load() {
         daemon = Daemon::start(directory.path());
         guest.reconnect(&socket);
         load.finish(&guest);
+        daemon.hurry();
         for (lba, written) in &load.answered {
             let answer = guest.command(DISK, &read_10(*lba, 1), &[], 512);
             assert_eq!(

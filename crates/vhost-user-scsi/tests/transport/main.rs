@@ -9,6 +9,7 @@ mod held;
 mod inflight;
 mod killed;
 mod malformed;
+mod memory;
 mod nexuses;
 mod sessions;
 mod task_management;

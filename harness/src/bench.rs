@@ -80,6 +80,12 @@ pub fn release(address: LunAddress, order: Option<Vec<u32>>) {
     done(Call::Release { address, order });
 }
 
+/// Says something to the test's own target daemon: plug, unplug, resize, an event.
+#[track_caller]
+pub fn control(command: control::Command) {
+    done(Call::Control { command });
+}
+
 /// Stops, continues or kills the test's own target daemon.
 #[track_caller]
 pub fn signal_target(signal: TargetSignal) {

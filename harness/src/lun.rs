@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use control::{DeviceType, Faults, HeldEntry, JournalPage, LunSpec};
+use control::{DeviceType, Faults, HeldEntry, JournalPage, LunAddress, LunSpec};
 use fault::Times;
 use guest_protocol::message::Lease;
 use scsi_fault::{Effect, Rule, Scenario};
@@ -98,6 +98,11 @@ impl Lun {
     /// The guest's view of the unit.
     pub fn device(&self) -> &ScsiDevice {
         &self.device
+    }
+
+    /// Where the unit is on its host.
+    pub fn address(&self) -> LunAddress {
+        self.lease.address
     }
 
     /// What the unit was asked and answered since it was made.

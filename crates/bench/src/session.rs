@@ -5,6 +5,7 @@
 
 mod active;
 mod boot;
+mod calls;
 mod hosts;
 mod limits;
 mod rest;
@@ -17,7 +18,7 @@ use std::{
 };
 
 use guest_protocol::{
-    message::{Answer, Call, Exit, FromGuest, Hello, KernelRecord, RunId, ToGuest},
+    message::{Exit, FromGuest, Hello, KernelRecord, RunId, ToGuest},
     needs::ScsiHost,
 };
 
@@ -408,37 +409,6 @@ impl Session {
         }
     }
 
-    fn answer(&mut self, run: RunId, request: Call) -> Result<Answer, String> {
-        let active = self.active.get_mut(&run).ok_or("this run is over")?;
-        match request {
-            Call::Lun { spec } => {
-                let lease = self.hosts.lease(run, spec).inspect_err(|error| {
-                    if error.ends_the_conversation() {
-                        active.outcome = Some(Outcome::BenchError(error.to_string()));
-                        self.spoiled = Some(error.to_string());
-                    }
-                });
-                lease.map(Answer::Lun).map_err(|error| error.to_string())
-            }
-            Call::Host => Ok(Answer::Host(self.hosts.place(run))),
-            Call::Journal { address } => self.hosts.journal(run, address).map(Answer::Journal),
-            Call::Faults { address, faults, may_stay_unfired } => {
-                done(self.hosts.faults(run, address, faults, may_stay_unfired))
-            }
-            Call::Release { address, order } => done(self.hosts.release_held(run, address, order)),
-            Call::Target { signal } => done(self.hosts.signal(run, signal)),
-            Call::ExpectSplat { pattern } => {
-                active.expected_splats.push(pattern);
-                Ok(Answer::Done)
-            }
-            Call::Skip { reason } => {
-                active.skip = Some(reason);
-                Ok(Answer::Done)
-            }
-            Call::KillVm => done(self.vm.kill().map_err(|error| error.to_string())),
-        }
-    }
-
     /// The process is gone; what is left is the test's own host, if it has one.
     fn finished(
         &mut self,
@@ -592,9 +562,4 @@ impl Session {
             }
         }
     }
-}
-
-/// The answer to a call whose success has nothing to tell.
-fn done(result: Result<(), String>) -> Result<Answer, String> {
-    result.map(|()| Answer::Done)
 }

@@ -204,6 +204,11 @@ impl Target {
         Ok(())
     }
 
+    /// Says something whose success has nothing to tell.
+    pub fn control(&mut self, command: control::Command) -> Result<(), String> {
+        self.control.done(command).map_err(|error| error.to_string())
+    }
+
     /// Names of the rules that had to fire on the units of a run and did not.
     pub fn unfired(&mut self, run: RunId) -> Result<Vec<String>, String> {
         let leased = self.pool.iter().filter(|(_, unit)| unit.lessee == Some(run));

@@ -22,7 +22,7 @@ pub enum ClientError {
     #[error("the target daemon closed its control socket")]
     Closed,
     /// A line that is not a response.
-    #[error("control response is not understood: {source}: {line}")]
+    #[error("control response is not understood: {source}: {}", beginning(line))]
     Malformed {
         /// What the parser said.
         source: serde_json::Error,
@@ -40,6 +40,11 @@ pub enum ClientError {
     /// The response belongs to another request or another kind of request.
     #[error("unexpected control response: {0}")]
     Unexpected(String),
+}
+
+/// As much of a line as one wants to read in an error.
+fn beginning(line: &str) -> &str {
+    &line[..line.floor_char_boundary(200)]
 }
 
 /// An open conversation with a daemon.
@@ -108,7 +113,7 @@ impl Client {
     }
 
     /// Sends a command whose success has nothing to tell.
-    fn done(&mut self, command: Command) -> Result<(), ClientError> {
+    pub fn done(&mut self, command: Command) -> Result<(), ClientError> {
         match self.call(command)? {
             Reply::Done => Ok(()),
             other => Err(ClientError::Unexpected(format!("{other:?}"))),

@@ -17,10 +17,10 @@ pub mod message;
 
 pub use client::{Client, ClientError};
 pub use message::{
-    Command, DeviceType, Faults, HeldEntry, Hello, JournalEntry, JournalPage, LunAddress, LunSpec,
-    LunState, Medium, PhysicalBlocks, Provisioning, Reply, Request, Response, Statistics,
-    TaskManagementEntry,
+    Command, DeviceType, Event, Faults, HeldEntry, Hello, JournalEntry, JournalPage, LunAddress,
+    LunSpec, LunState, Medium, PhysicalBlocks, Provisioning, Readiness, Reply, Request, Response,
+    Statistics, TaskManagementEntry,
 };
 
 /// Version of the messages in this crate, sent in [`Command::Hello`].
-pub const CONTROL_VERSION: u32 = 3;
+pub const CONTROL_VERSION: u32 = 4;

@@ -63,6 +63,59 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         order: Option<Vec<u32>>,
     },
+    /// Adds a logical unit where there is none. Answered with [`Reply::Done`] when commands reach it.
+    Plug {
+        /// Where.
+        address: LunAddress,
+        /// What it is.
+        spec: LunSpec,
+        /// Whether no event tells the driver.
+        #[serde(default)]
+        silent: bool,
+    },
+    /// Removes a logical unit; its journal stays readable. Answered with [`Reply::Done`] behind the barrier.
+    Unplug {
+        /// Which unit.
+        address: LunAddress,
+        /// Whether no event tells the driver.
+        #[serde(default)]
+        silent: bool,
+    },
+    /// Gives a logical unit another number of blocks; what it holds stays. Answered with [`Reply::Done`]
+    /// behind the barrier. Initiators learn of it by a unit attention condition.
+    Resize {
+        /// Which unit.
+        address: LunAddress,
+        /// Number of logical blocks.
+        blocks: u64,
+        /// Whether no event tells the driver.
+        #[serde(default)]
+        silent: bool,
+    },
+    /// Establishes a unit attention condition. Answered with [`Reply::Done`] behind the barrier.
+    UnitAttention {
+        /// Which unit.
+        address: LunAddress,
+        /// For which I_T nexus; left out, for each that has sent something.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nexus: Option<u32>,
+        /// The standard's text of its additional sense code.
+        sense: String,
+    },
+    /// Makes a logical unit ready or not. Answered with [`Reply::Done`] behind the barrier.
+    Readiness {
+        /// Which unit.
+        address: LunAddress,
+        /// What it is from now on.
+        readiness: Readiness,
+    },
+    /// Sends an event to every driver, whether or not it is true. Answered with [`Reply::Done`].
+    Event {
+        /// Which unit it is about.
+        address: LunAddress,
+        /// What it says.
+        event: Event,
+    },
     /// Ends everything that waits on a unit without carrying it out, whatever it waits for: commands as
     /// aborted, task management functions as complete. Answered with [`Reply::Done`].
     AbortHeld {
@@ -205,6 +258,41 @@ pub enum Medium {
     File {
         /// Path of the file.
         path: PathBuf,
+    },
+}
+
+/// Whether a logical unit processes commands that want its medium (SPC, TEST UNIT READY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It waits for START STOP UNIT.
+    Stopped,
+    /// It is becoming ready.
+    BecomingReady {
+        /// PROGRESS INDICATION in 65536ths, if it tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        progress: Option<u16>,
+    },
+}
+
+/// An event of virtio-scsi (virtio 1.2, 5.6.6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Event {
+    /// Transport reset, rescan: the unit was added.
+    Added,
+    /// Transport reset, removed: the unit is gone.
+    Removed,
+    /// Transport reset, hard: the unit was reset.
+    Reset,
+    /// A parameter has changed.
+    ParameterChanged {
+        /// ADDITIONAL SENSE CODE of the unit attention condition.
+        asc: u8,
+        /// ADDITIONAL SENSE CODE QUALIFIER.
+        ascq: u8,
     },
 }
 

@@ -1,14 +1,10 @@
 //! The device: its targets and logical units, and the way in for commands.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
 use scsi::{
     LunAddress, Sense, SenseFormat,
-    lun::LUN_MAX,
     task::{TaskAttribute, TaskManagementFunction},
 };
 use scsi_fault::WriteFault;
@@ -18,6 +14,7 @@ use crate::{
     admission,
     data::Mover,
     handlers::{self, Execution},
+    inventory::{Inventory, Target},
     medium::{FaultyMedium, Medium},
     mode_values::ModeValues,
     unit::LogicalUnit,
@@ -71,32 +68,13 @@ pub enum TmfResponse {
     IncorrectLogicalUnitNumber,
 }
 
-/// A target: its logical units by LUN, in two forms because most commands want one unit and few the
-/// whole list.
-#[derive(Debug, Default)]
-struct Target {
-    units: BTreeMap<u16, ArcSwap<LogicalUnit>>,
-    luns: Vec<u16>,
-}
-
 /// A SCSI device with its targets and logical units.
 #[derive(Debug)]
 pub struct Device {
     identifier: u32,
-    targets: BTreeMap<u8, Target>,
+    inventory: ArcSwap<Inventory>,
     /// Every nexus that has sent something.
     nexuses: ArcSwap<BTreeSet<NexusId>>,
-}
-
-impl Target {
-    /// What the loss of a nexus does to the units (SAM, I_T nexus loss).
-    fn lose_nexus(&self, nexus: NexusId) {
-        for unit in self.units.values() {
-            let unit = unit.load();
-            unit.reservations.nexus_lost(nexus);
-            unit.attentions.establish(nexus, Sense::I_T_NEXUS_LOSS_OCCURRED);
-        }
-    }
 }
 
 impl Device {
@@ -106,30 +84,21 @@ impl Device {
     /// The first unit whose configuration is refused.
     pub fn new(config: DeviceConfig) -> Result<Device, ConfigError> {
         let identifier = config.identifier;
-        let mut targets = BTreeMap::<u8, Target>::new();
+        let mut inventory = Inventory::default();
         for (address, lu_config) in config.units {
-            if address.lun > LUN_MAX {
-                return Err(ConfigError::LunTooHigh(address));
-            }
-            let target = targets.entry(address.target).or_default();
-            if target.units.contains_key(&address.lun) {
-                return Err(ConfigError::DuplicateAddress(address));
-            }
-            let unit = LogicalUnit::new(identifier, address, lu_config)?;
-            target.units.insert(address.lun, ArcSwap::from_pointee(unit));
+            inventory.check_free(address)?;
+            inventory.add(address, LogicalUnit::new(identifier, address, lu_config)?);
         }
-        for target in targets.values_mut() {
-            target.luns = target.units.keys().copied().collect();
-        }
-        Ok(Device { identifier, targets, nexuses: ArcSwap::default() })
+        let inventory = ArcSwap::from_pointee(inventory);
+        Ok(Device { identifier, inventory, nexuses: ArcSwap::default() })
     }
 
     /// Where an address leads.
     #[must_use]
     pub fn lookup(&self, target: u8, lun: u16) -> Lookup {
-        match self.targets.get(&target) {
+        match self.inventory.load().target(target) {
             None => Lookup::NoTarget,
-            Some(target) if target.units.contains_key(&lun) => Lookup::Unit,
+            Some(target) if target.unit(lun).is_some() => Lookup::Unit,
             Some(_) => Lookup::AbsentUnit,
         }
     }
@@ -157,9 +126,10 @@ impl Device {
     ) -> Outcome {
         let mut mover = Mover::new(data);
         let nexuses = self.nexuses_with(nexus);
-        let target = self.targets.get(&address.target);
-        let luns = target.map_or(&[][..], |target| &target.luns);
-        match target.and_then(|target| target.units.get(&address.lun)) {
+        let inventory = self.inventory.load();
+        let target = inventory.target(address.target);
+        let luns = target.map_or(&[][..], |target| target.luns());
+        match target.and_then(|target| target.unit(address.lun)) {
             Some(slot) => {
                 // The guard keeps the unit alive although a reset may replace it meanwhile.
                 let unit = slot.load();
@@ -185,9 +155,7 @@ impl Device {
     /// Format of the sense data of the logical unit at an address: D_SENSE of its Control mode page.
     #[must_use]
     pub fn sense_format(&self, address: LunAddress) -> SenseFormat {
-        let target = self.targets.get(&address.target);
-        let unit = target.and_then(|target| target.units.get(&address.lun));
-        unit.map_or(SenseFormat::Fixed, |slot| slot.load().mode.get().sense_format())
+        self.unit(address).map_or(SenseFormat::Fixed, |unit| unit.mode.get().sense_format())
     }
 
     /// What a task management function does to the state of the logical unit: LOGICAL UNIT RESET and
@@ -205,7 +173,7 @@ impl Device {
         match (function, self.lookup(address.target, address.lun)) {
             // Of the nexus, not of a logical unit.
             (TaskManagementFunction::ITNexusReset, _) => {
-                if let Some(target) = self.targets.get(&address.target) {
+                if let Some(target) = self.inventory.load().target(address.target) {
                     target.lose_nexus(nexus);
                 }
                 TmfResponse::FunctionComplete
@@ -240,7 +208,7 @@ impl Device {
     /// loss).
     pub fn nexus_lost(&self, nexus: NexusId) {
         self.nexuses_with(nexus);
-        for target in self.targets.values() {
+        for (_, target) in self.inventory.load().targets() {
             target.lose_nexus(nexus);
         }
     }
@@ -252,8 +220,7 @@ impl Device {
             known.remove(&nexus);
             known
         });
-        for unit in self.targets.values().flat_map(|target| target.units.values()) {
-            let unit = unit.load();
+        for (_, unit) in self.inventory.load().units() {
             unit.reservations.nexus_lost(nexus);
             unit.attentions.forget(nexus);
         }
@@ -316,8 +283,8 @@ impl Device {
     }
 
     fn unit(&self, address: LunAddress) -> Option<Arc<LogicalUnit>> {
-        let target = self.targets.get(&address.target)?;
-        Some(target.units.get(&address.lun)?.load_full())
+        let inventory = self.inventory.load();
+        Some(inventory.target(address.target)?.unit(address.lun)?.load_full())
     }
 
     /// Every nexus there is, this one among them: from now on it is told what others do.
@@ -336,9 +303,9 @@ impl Device {
 
     /// The initiator knows the list of logical units now, whichever unit has told it.
     fn forget_luns_changed(&self, nexus: NexusId, target: u8) {
-        let units = self.targets.get(&target).into_iter().flat_map(|target| target.units.values());
-        for unit in units {
-            unit.load().attentions.clear(nexus, Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
+        let inventory = self.inventory.load();
+        for (_, unit) in inventory.target(target).into_iter().flat_map(Target::units) {
+            unit.attentions.clear(nexus, Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
         }
     }
 
@@ -347,10 +314,10 @@ impl Device {
     /// # Errors
     /// Nothing has changed then, but a file may have been created or extended.
     pub fn reset_lu(&self, address: LunAddress, config: LuConfig) -> Result<(), ConfigError> {
-        let slot = self
-            .targets
-            .get(&address.target)
-            .and_then(|target| target.units.get(&address.lun))
+        let inventory = self.inventory.load();
+        let slot = inventory
+            .target(address.target)
+            .and_then(|target| target.unit(address.lun))
             .ok_or(ConfigError::NoSuchUnit(address))?;
         slot.store(Arc::new(LogicalUnit::new(self.identifier, address, config)?));
         Ok(())
@@ -370,14 +337,58 @@ impl Device {
         Ok(())
     }
 
+    /// Adds a logical unit, and its target if that is new. Every initiator learns from the other units of the
+    /// target that the list has changed (SPC, REPORT LUNS).
+    ///
+    /// # Errors
+    /// The address is taken or the unit cannot be made. Nothing has changed then, but a file may have been
+    /// created or extended.
+    pub fn add_lu(&self, address: LunAddress, config: LuConfig) -> Result<(), ConfigError> {
+        self.inventory.load().check_free(address)?;
+        let unit = Arc::new(LogicalUnit::new(self.identifier, address, config)?);
+        self.change_inventory(address, |inventory| {
+            inventory.check_free(address)?;
+            inventory.add(address, Arc::clone(&unit));
+            Ok(())
+        })
+    }
+
+    /// Removes a logical unit. Commands already running on it finish; its target stays, even without any.
+    ///
+    /// # Errors
+    /// There is no such unit.
+    pub fn remove_lu(&self, address: LunAddress) -> Result<(), ConfigError> {
+        self.change_inventory(address, |inventory| {
+            inventory.remove(address).then_some(()).ok_or(ConfigError::NoSuchUnit(address))
+        })
+    }
+
+    fn change_inventory(
+        &self,
+        address: LunAddress,
+        change: impl Fn(&mut Inventory) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
+        let mut result = Ok(());
+        self.inventory.rcu(|inventory| {
+            let mut inventory = Inventory::clone(inventory);
+            result = change(&mut inventory);
+            inventory
+        });
+        result?;
+        let inventory = self.inventory.load();
+        let others = inventory.target(address.target).into_iter().flat_map(Target::units);
+        for (_, unit) in others.filter(|(lun, _)| *lun != address.lun) {
+            for nexus in self.nexuses.load().iter() {
+                unit.attentions.establish(*nexus, Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
+            }
+        }
+        Ok(())
+    }
+
     /// Every logical unit as it is now, in order of target and LUN.
     #[must_use]
     pub fn addresses(&self) -> Vec<(LunAddress, LuConfig)> {
-        let units = self.targets.iter().flat_map(|(target, each)| {
-            each.units.iter().map(|(lun, slot)| {
-                (LunAddress { target: *target, lun: *lun }, slot.load().current_config())
-            })
-        });
-        units.collect()
+        let inventory = self.inventory.load();
+        inventory.units().map(|(address, unit)| (address, unit.current_config())).collect()
     }
 }

@@ -22,6 +22,7 @@ pub mod device;
 mod error;
 mod handlers;
 mod health;
+mod inventory;
 pub mod medium;
 mod mode_values;
 pub mod outcome;

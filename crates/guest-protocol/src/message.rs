@@ -219,6 +219,12 @@ pub enum Call {
         /// In which order, by position of arrival from 0; left out: in order of arrival.
         order: Option<Vec<u32>>,
     },
+    /// Whatever else can be said to the test's own target. Refused on a shared host. Answered with
+    /// [`Answer::Done`].
+    Control {
+        /// The words of its control socket; only what has nothing to tell.
+        command: control::Command,
+    },
     /// The test's own target: stop it (SIGSTOP), continue it, or kill it. Refused on a shared host.
     /// Answered with [`Answer::Done`] once the process is in that state.
     Target {

@@ -49,6 +49,9 @@ pub struct Effect {
     /// Response of virtio-scsi, to a command or a task management function.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<Code>,
+    /// The logical unit is gone from now on, for this command too, and no event tells.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub vanish: bool,
     /// The daemon ends without a word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub die: Option<DiePoint>,

@@ -36,6 +36,16 @@ impl LunAddress {
     }
 }
 
+impl LunAddress {
+    /// The field as an event has it: the LUN as REPORT LUNS tells it, because Linux takes it for that and
+    /// does not look for an address method (drivers/scsi/virtio_scsi.c:virtscsi_handle_transport_reset).
+    #[must_use]
+    pub fn to_virtio_event(self) -> [u8; LUN_LEN] {
+        let [high, low, ..] = encode_single_level(self.lun);
+        [1, self.target, high, low, 0, 0, 0, 0]
+    }
+}
+
 /// The single-level LUN structure of a LUN, as REPORT LUNS tells it: peripheral device addressing up
 /// to 255, flat space addressing above.
 #[must_use]

@@ -152,7 +152,7 @@ fn parse_task_management(target: &Target, nexus: NexusId, request: &CtrlTmfReq) 
 }
 
 fn begin_on_all(target: &Target, nexus: NexusId, number: u8) -> Vec<Running> {
-    target.units_of(number).map(|unit| unit.begin(nexus, None)).collect()
+    target.units_of(number).into_iter().map(|unit| unit.begin(nexus, None)).collect()
 }
 
 /// The logical unit a `lun` field addresses, or the response that says what is wrong with it.
@@ -299,8 +299,12 @@ impl TaskManagement {
             Tmf::ClearAca | Tmf::QueryTask | Tmf::QueryTaskSet => None,
         };
         if let Some((which, response)) = concerned {
-            for held in self.running.iter().flat_map(|running| running.unit().take_held(which)) {
-                held.end(target, response);
+            let taken = self.running.iter().flat_map(|running| running.unit().take_held(which));
+            let held: Vec<_> = taken.collect();
+            let of: Vec<_> = held.iter().map(Held::nexus).collect();
+            held.into_iter().for_each(|held| held.end(target, response));
+            if self.function == Tmf::ClearTaskSet {
+                target.device().commands_cleared(self.address, self.nexus, &of);
             }
             if let Err(StillInFlight(left)) = self.wait_for(target, which) {
                 warn!(function = ?self.function, address = ?self.address, left, "commands did not end in time");

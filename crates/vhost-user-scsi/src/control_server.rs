@@ -10,11 +10,12 @@ use std::{
 };
 
 use control::{CONTROL_VERSION, Command, Hello, Reply, Request, Response};
+use device_server::NexusId;
 use tracing::{debug, info, warn};
 
 use crate::{
     poll::either_readable,
-    spec::{address_of, config_of, state_of},
+    spec::{address_of, config_of, happening_of, readiness_of, state_of},
     target::{ChangeError, Target},
     unit::Unit,
 };
@@ -189,13 +190,32 @@ impl Conversation<'_> {
             Command::Release { address, order } => {
                 done(self.target.release(address_of(address), order.as_deref()))
             }
+            Command::Plug { address, spec, silent } => {
+                done(self.target.plug(address_of(address), config_of(spec), silent))
+            }
+            Command::Unplug { address, silent } => {
+                done(self.target.unplug(address_of(address), silent))
+            }
+            Command::Resize { address, blocks, silent } => {
+                done(self.target.resize(address_of(address), blocks, silent))
+            }
+            Command::UnitAttention { address, nexus, sense } => {
+                done(self.target.unit_attention(address_of(address), nexus.map(NexusId), &sense))
+            }
+            Command::Readiness { address, readiness } => {
+                done(self.target.set_readiness(address_of(address), readiness_of(readiness)))
+            }
+            Command::Event { address, event } => {
+                self.target.report(address_of(address), happening_of(event));
+                Ok(Reply::Done)
+            }
             Command::AbortHeld { address } => done(self.target.abort_held(address_of(address))),
             Command::Journal { address } => Ok(Reply::Journal(self.unit(address)?.journal_page())),
             Command::Statistics => Ok(Reply::Statistics(self.target.statistics())),
         }
     }
 
-    fn unit(&self, address: control::LunAddress) -> Result<&Arc<Unit>, String> {
+    fn unit(&self, address: control::LunAddress) -> Result<Arc<Unit>, String> {
         self.target
             .unit(address_of(address))
             .ok_or_else(|| format!("target {} has no logical unit {}", address.target, address.lun))

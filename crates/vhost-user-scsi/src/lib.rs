@@ -12,6 +12,7 @@ pub mod backend;
 pub mod chain;
 mod control_queue;
 pub mod control_server;
+pub mod event_queue;
 pub mod faults;
 mod held;
 pub mod journal;

@@ -4,7 +4,9 @@
 
 use std::{mem::size_of, sync::Arc};
 
-use device_server::{DataBuffers, Lookup, LunAddress, NexusId, Outcome, SgList, TaskContext};
+use device_server::{
+    Aborts, DataBuffers, Lookup, LunAddress, NexusId, Outcome, SgList, TaskContext,
+};
 use scsi::SenseFormat;
 use scsi_fault::{DataIn, DiePoint, Direction, WriteFault};
 use tracing::{debug, trace};
@@ -230,6 +232,9 @@ impl Command {
         };
         let conduct = &fired.rule.effect;
         self.die_at(DiePoint::Fetched);
+        if conduct.vanish {
+            target.vanish(self.address);
+        }
         let mut reply = if conduct.execute {
             self.execute_badly(target, conduct)
         } else {
@@ -291,7 +296,12 @@ impl Command {
             data_out: SgList::new(self.chain.readable_slices(REQUEST_LEN)),
             data_in: adjust(SgList::new(self.chain.writable_slices(RESPONSE_LEN))),
         };
-        target.device().execute_faulty(self.nexus, self.address, &task, &mut data, write)
+        let device = target.device();
+        let outcome = device.execute_faulty(self.nexus, self.address, &task, &mut data, write);
+        if let (Some(running), false) = (&self.running, outcome.aborts == Aborts::Nothing) {
+            target.abort(running.unit(), self.address, self.nexus, &outcome.aborts);
+        }
+        outcome
     }
 
     /// Executes it with its data and its medium as a fault wants them.

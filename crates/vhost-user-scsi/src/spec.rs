@@ -3,6 +3,8 @@
 use control::{DeviceType, LunSpec, LunState, Medium, PhysicalBlocks, Provisioning};
 use device_server::{self as server, LuConfig, MediumConfig};
 
+use crate::event_queue::Happening;
+
 /// An address of the control socket in the device server's type.
 #[must_use]
 pub fn address_of(address: control::LunAddress) -> server::LunAddress {
@@ -32,6 +34,29 @@ pub fn config_of(spec: LunSpec) -> LuConfig {
             exponent: spec.physical_blocks.exponent,
             lowest_aligned: spec.physical_blocks.lowest_aligned,
         },
+    }
+}
+
+/// Whether a unit is ready, in the device server's type.
+#[must_use]
+pub fn readiness_of(readiness: control::Readiness) -> server::Readiness {
+    match readiness {
+        control::Readiness::Ready => server::Readiness::Ready,
+        control::Readiness::Stopped => server::Readiness::Stopped,
+        control::Readiness::BecomingReady { progress } => {
+            server::Readiness::BecomingReady { progress }
+        }
+    }
+}
+
+/// What an event says, in the event queue's type.
+#[must_use]
+pub fn happening_of(event: control::Event) -> Happening {
+    match event {
+        control::Event::Added => Happening::Added,
+        control::Event::Removed => Happening::Removed,
+        control::Event::Reset => Happening::Reset,
+        control::Event::ParameterChanged { asc, ascq } => Happening::ParameterChanged(asc, ascq),
     }
 }
 

@@ -11,13 +11,19 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use control::{Faults, Statistics};
-use device_server::{ConfigError, Device, LuConfig, LunAddress, NexusId};
+use device_server::{
+    Aborts, ConfigError, Device, LuConfig, LunAddress, NexusId, Nexuses, Readiness,
+};
+use scsi::{Sense, SenseKey};
 
 use crate::{
     backend::{QUEUES_MAX, QueueHandler, Ring},
     control_queue,
+    event_queue::{EventQueue, Happening},
     faults::{self, RuleProblem},
+    held::Held,
     request_queue,
     timers::Timers,
     unit::{BadOrder, StillInFlight, Unit, Which},
@@ -39,6 +45,9 @@ pub enum ChangeError {
     /// A rule cannot be carried out.
     #[error(transparent)]
     Rule(#[from] RuleProblem),
+    /// No unit attention condition has this text.
+    #[error("`{0}` is no unit attention condition of the table of additional sense codes")]
+    NoAttention(String),
     /// What is held cannot be released in this order.
     #[error(transparent)]
     Order(#[from] BadOrder),
@@ -58,7 +67,10 @@ pub enum ChangeError {
 #[derive(Debug)]
 pub struct Target {
     device: Device,
-    units: BTreeMap<LunAddress, Arc<Unit>>,
+    /// Every unit there has ever been: the journal of one that is gone is still of interest.
+    units: ArcSwap<BTreeMap<LunAddress, Arc<Unit>>>,
+    /// One for each port.
+    events: Vec<EventQueue>,
     ports: usize,
     /// One lock for each queue of each port, held from popping a chain until its request is registered with its
     /// unit. Whoever holds them all knows that nothing is between ring and registry.
@@ -105,10 +117,13 @@ impl Target {
         assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
         let addresses = device.addresses();
         let target = Arc::new(Target {
-            units: addresses
-                .into_iter()
-                .map(|(address, config)| (address, Arc::new(Unit::new(&config.medium))))
-                .collect(),
+            units: ArcSwap::from_pointee(
+                addresses
+                    .into_iter()
+                    .map(|(address, config)| (address, Arc::new(Unit::new(&config.medium))))
+                    .collect(),
+            ),
+            events: (0..ports).map(|_| EventQueue::default()).collect(),
             ports,
             fetch_locks: fetch_locks(ports * (FIRST_REQUEST_QUEUE + request_queues)),
             device,
@@ -133,14 +148,15 @@ impl Target {
 
     /// What the transport keeps for a logical unit, if there is one.
     #[must_use]
-    pub fn unit(&self, address: LunAddress) -> Option<&Arc<Unit>> {
-        self.units.get(&address)
+    pub fn unit(&self, address: LunAddress) -> Option<Arc<Unit>> {
+        self.units.load().get(&address).cloned()
     }
 
     /// The units of a target.
-    pub fn units_of(&self, target: u8) -> impl Iterator<Item = &Arc<Unit>> {
+    #[must_use]
+    pub fn units_of(&self, target: u8) -> Vec<Arc<Unit>> {
         let all = LunAddress { target, lun: 0 }..=LunAddress { target, lun: u16::MAX };
-        self.units.range(all).map(|(_, unit)| unit)
+        self.units.load().range(all).map(|(_, unit)| Arc::clone(unit)).collect()
     }
 
     /// How long a task management function waits for the commands it concerns.
@@ -177,13 +193,39 @@ impl Target {
         }
     }
 
+    /// Ends what a command of `by` has aborted: what waits; what runs ends by itself. Initiators whose commands
+    /// another one has aborted learn of it.
+    pub(crate) fn abort(&self, unit: &Arc<Unit>, at: LunAddress, by: NexusId, aborts: &Aborts) {
+        match aborts {
+            Aborts::Nothing => {}
+            Aborts::SameNexus => drop(self.end_commands(unit, Which::CommandsOf(by))),
+            Aborts::TaskSet => {
+                let of = self.end_commands(unit, Which::Commands);
+                self.device.commands_cleared(at, by, &of);
+            }
+            Aborts::Nexuses(nexuses) => {
+                for nexus in nexuses {
+                    self.end_commands(unit, Which::CommandsOf(*nexus));
+                }
+            }
+        }
+    }
+
+    /// Ends commands that wait as aborted; whose they were.
+    fn end_commands(&self, unit: &Arc<Unit>, which: Which) -> Vec<NexusId> {
+        let held = unit.take_held(which);
+        let nexuses = held.iter().map(Held::nexus).collect();
+        held.into_iter().for_each(|held| held.end(self, Response::Aborted));
+        nexuses
+    }
+
     /// Ends everything that waits on a unit as aborted, whatever it waits for.
     ///
     /// # Errors
     /// If there is no such unit.
     pub fn abort_held(&self, address: LunAddress) -> Result<(), ChangeError> {
         let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
-        self.end_held(unit);
+        self.end_held(&unit);
         Ok(())
     }
 
@@ -212,6 +254,108 @@ impl Target {
         })
     }
 
+    /// Adds a logical unit, and tells the drivers.
+    ///
+    /// # Errors
+    /// If there is one already or it cannot be made; nothing has changed then.
+    pub fn plug(
+        &self,
+        address: LunAddress,
+        config: LuConfig,
+        silent: bool,
+    ) -> Result<(), ChangeError> {
+        // First, so that whoever finds the unit finds what is kept for it.
+        self.units.rcu(|units| {
+            let mut units = BTreeMap::clone(units);
+            let unit = units.entry(address).or_insert_with(|| Arc::new(Unit::new(&config.medium)));
+            unit.set_medium(&config.medium);
+            units
+        });
+        self.device.add_lu(address, config)?;
+        self.report_unless(silent, address, Happening::Added);
+        Ok(())
+    }
+
+    /// Removes a logical unit behind the barrier, and tells the drivers. What waits on it ends as aborted.
+    ///
+    /// # Errors
+    /// If there is none or a request that runs does not end; nothing has changed then.
+    pub fn unplug(&self, address: LunAddress, silent: bool) -> Result<(), ChangeError> {
+        self.change(address, |unit| {
+            self.device.remove_lu(address)?;
+            self.end_held(unit);
+            Ok(())
+        })?;
+        self.report_unless(silent, address, Happening::Removed);
+        Ok(())
+    }
+
+    /// A logical unit is gone without a word to anybody; commands already running on it finish.
+    pub(crate) fn vanish(&self, address: LunAddress) {
+        // Another command may have made it vanish before, which is as good.
+        if let Err(error) = self.device.remove_lu(address) {
+            tracing::debug!(%error, "it has vanished already");
+        }
+    }
+
+    /// Gives a logical unit another number of blocks behind the barrier, and tells the drivers.
+    ///
+    /// # Errors
+    /// If it cannot have so many or a request that runs does not end; nothing has changed then.
+    pub fn resize(
+        &self,
+        address: LunAddress,
+        blocks: u64,
+        silent: bool,
+    ) -> Result<(), ChangeError> {
+        self.change(address, |_| self.device.resize_lu(address, blocks))?;
+        let (_, asc, ascq) = Sense::CAPACITY_DATA_HAS_CHANGED.triple();
+        self.report_unless(silent, address, Happening::ParameterChanged(asc, ascq));
+        Ok(())
+    }
+
+    /// Establishes a unit attention condition by the text of its sense, behind the barrier.
+    ///
+    /// # Errors
+    /// If the text is unknown or a request that runs does not end; nothing has changed then.
+    pub fn unit_attention(
+        &self,
+        address: LunAddress,
+        nexus: Option<NexusId>,
+        sense: &str,
+    ) -> Result<(), ChangeError> {
+        let sense = scsi::sense::table::from_name(sense)
+            .filter(|sense| sense.key == SenseKey::UnitAttention)
+            .ok_or_else(|| ChangeError::NoAttention(sense.to_owned()))?;
+        let nexuses = nexus.map_or(Nexuses::All, Nexuses::One);
+        self.change(address, |_| self.device.establish_unit_attention(address, nexuses, sense))
+    }
+
+    /// Makes a logical unit ready or not, behind the barrier.
+    ///
+    /// # Errors
+    /// If there is none or a request that runs does not end; nothing has changed then.
+    pub fn set_readiness(
+        &self,
+        address: LunAddress,
+        readiness: Readiness,
+    ) -> Result<(), ChangeError> {
+        self.change(address, |_| self.device.set_readiness(address, readiness))
+    }
+
+    /// Tells every driver, whether or not it is true.
+    pub fn report(&self, address: LunAddress, happening: Happening) {
+        for events in &self.events {
+            events.report(address, happening);
+        }
+    }
+
+    fn report_unless(&self, silent: bool, address: LunAddress, happening: Happening) {
+        if !silent {
+            self.report(address, happening);
+        }
+    }
+
     /// The barrier of the control socket: when this returns, no request fetched before the change runs
     /// on the unit, and every one fetched later sees it changed.
     fn change(
@@ -238,7 +382,7 @@ impl Target {
                 drop(nothing_fetched);
                 continue;
             }
-            return Ok(change(unit)?);
+            return Ok(change(&unit)?);
         }
     }
 
@@ -294,15 +438,15 @@ impl QueueHandler for Target {
         let nexus = nexus_of(port);
         match queue {
             CONTROL_QUEUE => control_queue::serve(self, nexus, ring),
-            // The driver's buffers wait in the ring until there is an event to report.
-            EVENT_QUEUE => {}
+            EVENT_QUEUE => self.events[port].serve(ring),
             _ => request_queue::serve(self, nexus, queue, ring),
         }
     }
 
     fn session_ended(&self, port: usize) {
         let nexus = nexus_of(port);
-        for unit in self.units.values() {
+        self.events[port].forget();
+        for unit in self.units.load().values() {
             unit.forget_held(nexus);
             // Something that was held may just have been released.
             if let Err(left) = unit.wait_for(Which::AllOf(nexus), self.wait_limit) {

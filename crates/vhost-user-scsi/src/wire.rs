@@ -156,6 +156,21 @@ pub const T_AN_QUERY: u32 = 1;
 /// `type` of a control request: asynchronous notification subscription.
 pub const T_AN_SUBSCRIBE: u32 = 2;
 
+/// `event`: nothing happened; sent with [`EVENTS_MISSED`] alone (virtio 1.2, 5.6.6.3).
+pub const T_NO_EVENT: u32 = 0;
+/// `event`: a logical unit was reset, added or removed; `reason` says which.
+pub const T_TRANSPORT_RESET: u32 = 1;
+/// `event`: a parameter of a logical unit has changed; `reason` is ASC, and ASCQ in the next byte.
+pub const T_PARAM_CHANGE: u32 = 3;
+/// Flag in `event`: earlier events found no buffer and were lost.
+pub const EVENTS_MISSED: u32 = 0x8000_0000;
+/// `reason` of [`T_TRANSPORT_RESET`]: the logical unit was reset.
+pub const EVT_RESET_HARD: u32 = 0;
+/// `reason` of [`T_TRANSPORT_RESET`]: the logical unit was added.
+pub const EVT_RESET_RESCAN: u32 = 1;
+/// `reason` of [`T_TRANSPORT_RESET`]: the logical unit was removed.
+pub const EVT_RESET_REMOVED: u32 = 2;
+
 /// `response` of commands and control requests (virtio 1.2, 5.6.6.1 and 5.6.6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -315,7 +330,13 @@ same_number! {
     CDB_SIZE => VIRTIO_SCSI_CDB_DEFAULT_SIZE, SENSE_SIZE => VIRTIO_SCSI_SENSE_DEFAULT_SIZE,
     F_HOTPLUG => VIRTIO_SCSI_F_HOTPLUG, F_CHANGE => VIRTIO_SCSI_F_CHANGE,
     T_TMF => VIRTIO_SCSI_T_TMF, T_AN_QUERY => VIRTIO_SCSI_T_AN_QUERY,
-    T_AN_SUBSCRIBE => VIRTIO_SCSI_T_AN_SUBSCRIBE,
+    T_AN_SUBSCRIBE => VIRTIO_SCSI_T_AN_SUBSCRIBE, T_NO_EVENT => VIRTIO_SCSI_T_NO_EVENT,
+    T_TRANSPORT_RESET => VIRTIO_SCSI_T_TRANSPORT_RESET,
+    T_PARAM_CHANGE => VIRTIO_SCSI_T_PARAM_CHANGE,
+    EVENTS_MISSED => VIRTIO_SCSI_T_EVENTS_MISSED,
+    EVT_RESET_HARD => VIRTIO_SCSI_EVT_RESET_HARD,
+    EVT_RESET_RESCAN => VIRTIO_SCSI_EVT_RESET_RESCAN,
+    EVT_RESET_REMOVED => VIRTIO_SCSI_EVT_RESET_REMOVED,
     Response::Ok => VIRTIO_SCSI_S_OK, Response::Overrun => VIRTIO_SCSI_S_OVERRUN,
     Response::Aborted => VIRTIO_SCSI_S_ABORTED, Response::BadTarget => VIRTIO_SCSI_S_BAD_TARGET,
     Response::Reset => VIRTIO_SCSI_S_RESET, Response::Busy => VIRTIO_SCSI_S_BUSY,

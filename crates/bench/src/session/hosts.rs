@@ -123,6 +123,11 @@ impl Hosts {
         target.faults(run, address, faults, may_stay_unfired)
     }
 
+    /// Says something to a test's own daemon.
+    pub(super) fn control(&mut self, run: RunId, command: control::Command) -> Result<(), String> {
+        self.own_target(run)?.control(command)
+    }
+
     /// Names of the rules that had to fire and did not.
     pub(super) fn unfired(&mut self, run: RunId) -> Result<Vec<String>, String> {
         self.target(run).0.unfired(run)

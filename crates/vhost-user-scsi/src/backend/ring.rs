@@ -240,6 +240,14 @@ impl Ring {
         state.run.as_ref().is_some_and(|run| run.split.allow_kicks(&run.memory) && pops)
     }
 
+    /// Asks the driver to kick for the chain behind the last that was popped; true if it is there already.
+    /// For whoever pops chains outside [`Ring::drain`].
+    pub(crate) fn ask_for_a_kick(&self) -> bool {
+        let state = self.state();
+        let pops = state.enabled && !state.stopping;
+        state.run.as_ref().is_some_and(|run| run.split.allow_kicks(&run.memory) && pops)
+    }
+
     /// Tells the driver of everything that is completed.
     pub(crate) fn tell(&self) {
         self.state().tell();

@@ -138,6 +138,7 @@ fn conduct(effect: &Effect, about_tasks: bool) -> Result<Conduct, String> {
         ("status-qualifier", effect.status_qualifier.is_some()),
         ("sense", effect.sense.is_some()),
         ("residual", effect.residual.is_some()),
+        ("vanish", effect.vanish),
     ];
     if about_tasks && let Some((key, _)) = of_commands.iter().find(|(_, said)| *said) {
         return Err(format!("a task management function has no `{key}`"));
@@ -160,6 +161,7 @@ fn conduct(effect: &Effect, about_tasks: bool) -> Result<Conduct, String> {
         data_out_limit: effect.data_out_limit,
         write: effect.write,
         answer: answer(effect)?,
+        vanish: effect.vanish,
         die: effect.die,
     })
 }

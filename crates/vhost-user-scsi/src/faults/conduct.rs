@@ -13,6 +13,7 @@ pub(crate) struct Conduct {
     pub(crate) data_out_limit: Option<u64>,
     pub(crate) write: Option<WriteFault>,
     pub(crate) answer: AnswerFault,
+    pub(crate) vanish: bool,
     pub(crate) die: Option<DiePoint>,
 }
 

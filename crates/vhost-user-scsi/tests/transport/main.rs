@@ -3,6 +3,7 @@
 mod commands;
 mod control_socket;
 mod driver;
+mod events;
 mod faults;
 mod guest;
 mod held;

@@ -2,6 +2,7 @@
 
 mod block;
 mod cdb;
+mod changes;
 mod disk;
 mod faults;
 mod filter;

@@ -49,6 +49,12 @@ pub fn lease(spec: LunSpec) -> Lease {
     }
 }
 
+/// Makes a leased unit new again.
+#[track_caller]
+pub fn renew(address: LunAddress) {
+    done(Call::Renew { address });
+}
+
 /// Where the test's SCSI host is.
 #[track_caller]
 pub fn host() -> HostPlace {

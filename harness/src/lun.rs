@@ -60,7 +60,8 @@ impl ScsiDevice {
 #[derive(Debug)]
 pub struct Lun {
     lease: Lease,
-    device: ScsiDevice,
+    /// One for each nexus.
+    devices: Vec<ScsiDevice>,
 }
 
 impl Lun {
@@ -80,24 +81,26 @@ impl Lun {
     #[track_caller]
     pub fn with(spec: LunSpec) -> Self {
         let is_disk = spec.device_type == DeviceType::Disk;
-        let host = scanned_host();
+        let hosts = scanned_hosts();
         let lease = bench::lease(spec);
-        let address = lease.address;
-        let device = ScsiDevice { hctl: format!("{host}:0:{}:{}", address.target, address.lun) };
-        // A test before this one may have left the guest without the unit.
-        if lease.rescan || !device.dir().exists() {
-            rescan(&device, host, &lease);
-        }
-        sysfs::appear(&device.bsg());
-        if is_disk {
-            device.disk();
-        }
-        Lun { lease, device }
+        let devices = hosts.into_iter().map(|host| found(host, &lease, is_disk)).collect();
+        Lun { lease, devices }
     }
 
     /// The guest's view of the unit.
     pub fn device(&self) -> &ScsiDevice {
-        &self.device
+        &self.devices[0]
+    }
+
+    /// The guest's views of the unit, one for each I_T nexus of the test's host.
+    pub fn devices(&self) -> &[ScsiDevice] {
+        &self.devices
+    }
+
+    /// Makes it new again: nothing of what was done to it is left.
+    #[track_caller]
+    pub fn renew(&self) {
+        bench::renew(self.lease.address);
     }
 
     /// Where the unit is on its host.
@@ -163,7 +166,7 @@ impl Lun {
     /// Waits until so much is held, and says what.
     #[track_caller]
     pub fn held(&self, count: usize) -> Vec<HeldEntry> {
-        let what = format!("{count} held at {}", self.device.hctl);
+        let what = format!("{count} held at {}", self.device().hctl);
         let held = wait::until(HELD_DEADLINE, what, || {
             Some(self.journal().held).filter(|held| held.len() == count)
         });
@@ -171,19 +174,36 @@ impl Lun {
     }
 }
 
-/// Number of the test's SCSI host. Its first scan is over when this returns, so that no command of the
-/// scan reaches a unit the test has leased.
+/// Number of the test's SCSI host, by nexus. The first scan is over when this returns, so that no command
+/// of the scan reaches a unit the test has leased.
 #[track_caller]
-fn scanned_host() -> u32 {
+fn scanned_hosts() -> Vec<u32> {
     let place = bench::host();
-    let host = sysfs::scsi_host_below(Path::new(&place.slot));
-    if place.plugged {
+    let numbers = place.slots.iter().map(|slot| sysfs::scsi_host_below(Path::new(slot)));
+    let hosts: Vec<_> = numbers.collect();
+    for host in hosts.iter().filter(|_| place.plugged) {
         // The first unit appears while the scan goes on; asking for it again waits for the scan's lock
         // and sends nothing (drivers/scsi/scsi_scan.c:scsi_scan_host_selected, scsi_probe_and_add_lun).
         sysfs::appear(&ScsiDevice { hctl: format!("{host}:0:0:0") }.dir());
-        scan(host, 0, 0);
+        scan(*host, 0, 0);
     }
-    host
+    hosts
+}
+
+/// A leased unit as the guest sees it through this host.
+#[track_caller]
+fn found(host: u32, lease: &Lease, is_disk: bool) -> ScsiDevice {
+    let address = lease.address;
+    let device = ScsiDevice { hctl: format!("{host}:0:{}:{}", address.target, address.lun) };
+    // A test before this one may have left the guest without the unit.
+    if lease.rescan || !device.dir().exists() {
+        rescan(&device, host, lease);
+    }
+    sysfs::appear(&device.bsg());
+    if is_disk {
+        device.disk();
+    }
+    device
 }
 
 /// Scans one unit, behind whatever scan is under way.

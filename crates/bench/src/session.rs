@@ -294,8 +294,8 @@ impl Session {
                 Some(self.death(&format!("QEMU ended: {status}")))
             }
             VmEvent::DeviceDeleted(id) => {
-                if let Some(run) = self.hosts.unplugged(&id, &mut self.vm) {
-                    self.host_gone(run, sink, rest);
+                if let Some((run, all)) = self.hosts.unplugged(&id, &mut self.vm) {
+                    self.host_gone(run, all, sink, rest);
                 }
                 None
             }
@@ -303,15 +303,23 @@ impl Session {
         }
     }
 
-    /// A run's own host is unplugged; unless its process has ended, nobody has asked for that.
-    fn host_gone(&mut self, run: RunId, sink: &mut dyn FnMut(usize, TestRecord), rest: &mut Rest) {
+    /// A run's own host is unplugged, in part or `all` of it; unless the run's process has ended, nobody has
+    /// asked for that.
+    fn host_gone(
+        &mut self,
+        run: RunId,
+        all: bool,
+        sink: &mut dyn FnMut(usize, TestRecord),
+        rest: &mut Rest,
+    ) {
         match self.active.get_mut(&run) {
             Some(active) if active.outcome.is_none() => {
                 let reason = "the guest gave up the test's SCSI host while the test ran";
                 active.outcome = Some(Outcome::BenchError(reason.into()));
                 self.kill(run);
             }
-            _ => self.conclude(run, sink, rest),
+            _ if all => self.conclude(run, sink, rest),
+            _ => {}
         }
     }
 

@@ -70,7 +70,7 @@ pub struct Target {
     child: Child,
     control: Client,
     pool: BTreeMap<LunAddress, Unit>,
-    socket: PathBuf,
+    sockets: Vec<PathBuf>,
     dir: PathBuf,
 }
 
@@ -116,6 +116,8 @@ pub struct HostIdentity {
     pub number: u32,
     /// Request queues.
     pub queues: u16,
+    /// Sockets, each an I_T nexus.
+    pub nexuses: u16,
 }
 
 impl Target {
@@ -130,11 +132,15 @@ impl Target {
         events: &Sender<VmEvent>,
     ) -> Result<Self, TargetError> {
         let start_error = |source| TargetError::Start { binary: binary.to_owned(), source };
-        let socket = dir.join(format!("{host}.sock"));
+        let socket = |nexus| dir.join(format!("{host}-{nexus}.sock"));
+        let sockets: Vec<_> = (0..identity.nexuses).map(socket).collect();
         let control_socket = dir.join(format!("{host}.control"));
         let log = File::create(dir.join(format!("{host}.log"))).map_err(start_error)?;
         let mut command = Command::new(binary);
-        command.arg("--socket").arg(&socket).arg("--control").arg(&control_socket);
+        for socket in &sockets {
+            command.arg("--socket").arg(socket);
+        }
+        command.arg("--control").arg(&control_socket);
         command.arg("--targets").arg(size.targets.to_string());
         command.arg("--luns").arg(size.luns.to_string());
         command.arg("--queues").arg(identity.queues.to_string());
@@ -152,12 +158,12 @@ impl Target {
         let pool = units
             .map(|lun| (lun.address, Unit { seen: Some(lun.spec.clone()), ..Unit::default() }))
             .collect();
-        Ok(Target { child, control, pool, socket, dir: dir.to_owned() })
+        Ok(Target { child, control, pool, sockets, dir: dir.to_owned() })
     }
 
-    /// The vhost-user socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// The vhost-user socket of each nexus.
+    pub fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
     }
 
     /// Gives a unit to a run, as new.
@@ -172,6 +178,15 @@ impl Target {
         self.control.reset_lun(address, spec.clone())?;
         self.pool.insert(address, Unit { seen: Some(spec), lessee: Some(run), ..Unit::default() });
         Ok(Lease { address, rescan })
+    }
+
+    /// Makes a unit new again that the run holds. What was to go wrong on it is judged as if it were
+    /// given back.
+    pub fn renew(&mut self, run: RunId, address: LunAddress) -> Result<(), String> {
+        self.leased(run, address)?;
+        self.note_unfired(address)?;
+        let spec = self.unit(address).seen.clone().expect("a leased unit is known");
+        self.control.reset_lun(address, spec).map_err(|error| error.to_string())
     }
 
     /// Journals of the units a run holds.

@@ -194,6 +194,11 @@ pub enum Call {
         /// What it is to be.
         spec: LunSpec,
     },
+    /// Makes a leased unit new again, as it was leased. Answered with [`Answer::Done`] once it is.
+    Renew {
+        /// Which unit.
+        address: LunAddress,
+    },
     /// Where the test's SCSI host is. Answered with [`Answer::Host`].
     Host,
     /// The journal of a leased unit. Answered with [`Answer::Journal`].
@@ -276,8 +281,9 @@ pub enum Answer {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HostPlace {
     /// The sysfs directory of the PCI slot that holds its HBA, for example
-    /// `/sys/devices/pci0000:00/0000:00:03.0`; the `hostN` directory is somewhere below.
-    pub slot: String,
+    /// `/sys/devices/pci0000:00/0000:00:03.0`; the `hostN` directory is somewhere below. A host with
+    /// several nexuses has an HBA for each.
+    pub slots: Vec<String>,
     /// Whether the host was plugged for this test, so that its first scan may still be on its way; the
     /// first scan of the shared host is over before any test starts.
     pub plugged: bool,

@@ -61,12 +61,19 @@ pub struct HostShape {
     pub cmd_per_lun: Option<u32>,
     /// Longest transfer in units of 512 bytes (`max_sectors`).
     pub max_sectors: Option<u32>,
+    /// I_T nexuses, each a device on a socket of its own to the same daemon; `None` is one.
+    pub nexuses: Option<u16>,
 }
 
 impl HostShape {
     /// QEMU's defaults.
     pub const DEFAULT: HostShape =
-        HostShape { queues: None, tags: None, cmd_per_lun: None, max_sectors: None };
+        HostShape { queues: None, tags: None, cmd_per_lun: None, max_sectors: None, nexuses: None };
+
+    /// How many I_T nexuses it has.
+    pub fn nexus_count(&self) -> u16 {
+        self.nexuses.unwrap_or(1)
+    }
 }
 
 /// A kernel module with parameters, loaded before the first test of the virtual machine runs.

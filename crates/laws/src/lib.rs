@@ -77,6 +77,12 @@ pub struct Law {
 }
 
 impl Law {
+    /// What it is about, for example `start_stop`.
+    #[must_use]
+    pub fn subject(&self) -> &'static str {
+        self.name.split("::").next().expect("a name has a first part")
+    }
+
     /// How many nexuses it wants.
     #[must_use]
     pub fn nexuses(&self) -> usize {

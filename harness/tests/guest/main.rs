@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bsg;
+mod laws;
 mod needs;
 mod planted;
 mod ublk;

@@ -19,7 +19,7 @@ const fn own_host(shape: HostShape) -> Needs {
 
 /// An attribute of the test's SCSI host.
 fn host_attribute(name: &str) -> String {
-    let host = sysfs::scsi_host_below(Path::new(&bench::host().slot));
+    let host = sysfs::scsi_host_below(Path::new(&bench::host().slots[0]));
     let path = format!("/sys/class/scsi_host/host{host}/{name}");
     // drivers/scsi/hosts.c:scsi_add_host_with_dma adds the host before its entry in the class.
     sysfs::appear(Path::new(&path));

@@ -164,8 +164,7 @@ fn warns_as_expected() {
 
 /// Scans the test's own host for its first unit.
 fn scan_own_host() {
-    let slot = bench::host().slot;
-    let host = sysfs::scsi_host_below(Path::new(&slot));
+    let host = sysfs::scsi_host_below(Path::new(&bench::host().slots[0]));
     let scan = format!("/sys/class/scsi_host/host{host}/scan");
     fs::write(scan, "0 0 0").expect("the host scans");
 }

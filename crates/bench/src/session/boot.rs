@@ -90,7 +90,7 @@ impl Session {
         let (events_sender, events) = mpsc::channel();
         let start = Instant::now();
         // Runs count from 1, so the shared host's 0 is its own.
-        let identity = HostIdentity { number: 0, queues: 1 };
+        let identity = HostIdentity { number: 0, queues: 1, nexuses: 1 };
         let target = Target::start(
             &settings.target,
             dir,
@@ -101,7 +101,7 @@ impl Session {
         )?;
         let target_time = start.elapsed();
         let start = Instant::now();
-        let vm = Vm::boot(config, dir, target.socket(), &events_sender)?;
+        let vm = Vm::boot(config, dir, &target.sockets()[0], &events_sender)?;
         let (hello, stray) = await_hello(&vm, &events, settings.boot_deadline)?;
         let times = BootTimes {
             target: target_time,

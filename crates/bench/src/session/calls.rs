@@ -19,6 +19,7 @@ impl Session {
                 });
                 lease.map(Answer::Lun).map_err(|error| error.to_string())
             }
+            Call::Renew { address } => done(self.hosts.renew(run, address)),
             Call::Host => Ok(Answer::Host(self.hosts.place(run))),
             Call::Journal { address } => self.hosts.journal(run, address).map(Answer::Journal),
             Call::Faults { address, faults, may_stay_unfired } => {

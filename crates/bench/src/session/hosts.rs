@@ -34,11 +34,22 @@ const RESTING: usize = 2;
 #[derive(Debug)]
 struct Own {
     target: Target,
-    /// Place in [`SPARE_SLOTS`].
-    slot: usize,
+    /// Its HBAs, one for each nexus.
+    adapters: Vec<Adapter>,
 }
 
-/// QEMU's id, and the daemon's name, of a run's own host.
+/// An HBA of a test's own host.
+#[derive(Debug)]
+struct Adapter {
+    /// QEMU's id.
+    id: String,
+    /// Place in [`SPARE_SLOTS`].
+    slot: usize,
+    /// Whether QEMU has said that it is gone.
+    gone: bool,
+}
+
+/// The daemon's name of a run's own host.
 fn name(run: RunId) -> String {
     format!("own{run}")
 }
@@ -59,38 +70,55 @@ impl Hosts {
         events: &Sender<VmEvent>,
     ) -> Result<(), String> {
         let ScsiHost::Own(shape) = host else { return Ok(()) };
-        let slot = self.free.pop_front();
-        let slot = slot.ok_or("no PCI slot is free for the test's own host")?;
+        let nexuses = shape.nexus_count();
+        if self.free.len() < usize::from(nexuses) {
+            return Err("no PCI slot is free for the test's own host".into());
+        }
         let name = name(run);
-        let identity = HostIdentity { number: run, queues: shape.queues.unwrap_or(1) };
+        let queues = shape.queues.unwrap_or(1);
+        let identity = HostIdentity { number: run, queues, nexuses };
         let target = Target::start(binary, dir, &name, PoolSize::OWN, identity, events);
         let target = target.map_err(|error| error.to_string())?;
-        vm.plug_host(&name, &SPARE_SLOTS[slot], target.socket(), shape)
-            .map_err(|error| error.to_string())?;
-        self.own.insert(run, Own { target, slot });
+        let slots = self.free.drain(..usize::from(nexuses)).enumerate();
+        let adapter = |(nexus, slot)| Adapter { id: format!("{name}-{nexus}"), slot, gone: false };
+        let adapters: Vec<_> = slots.map(adapter).collect();
+        for (Adapter { id, slot, .. }, socket) in adapters.iter().zip(target.sockets()) {
+            let plugged = vm.plug_host(id, &SPARE_SLOTS[*slot], socket, shape);
+            plugged.map_err(|error| error.to_string())?;
+        }
+        self.own.insert(run, Own { target, adapters });
         Ok(())
     }
 
     /// Whether a test with this host can start now.
     pub(super) fn has_room(&self, host: ScsiHost) -> bool {
-        host == ScsiHost::Shared || self.free.len() > RESTING
-    }
-
-    fn target(&mut self, run: RunId) -> (&mut Target, &'static str) {
-        match self.own.get_mut(&run) {
-            Some(own) => (&mut own.target, SPARE_SLOTS[own.slot].sysfs),
-            None => (&mut self.shared, SHARED_SLOT.sysfs),
+        match host {
+            ScsiHost::Shared => true,
+            ScsiHost::Own(shape) => self.free.len() >= RESTING + usize::from(shape.nexus_count()),
         }
     }
 
+    fn target(&mut self, run: RunId) -> &mut Target {
+        self.own.get_mut(&run).map_or(&mut self.shared, |own| &mut own.target)
+    }
+
     /// Where a run's host is.
-    pub(super) fn place(&mut self, run: RunId) -> HostPlace {
-        let plugged = self.own.contains_key(&run);
-        HostPlace { slot: self.target(run).1.to_owned(), plugged }
+    pub(super) fn place(&self, run: RunId) -> HostPlace {
+        let slots = match self.own.get(&run) {
+            Some(own) => own.adapters.iter().map(|adapter| &SPARE_SLOTS[adapter.slot]).collect(),
+            None => vec![&SHARED_SLOT],
+        };
+        let slots = slots.iter().map(|slot| slot.sysfs.to_owned()).collect();
+        HostPlace { slots, plugged: self.own.contains_key(&run) }
     }
 
     pub(super) fn lease(&mut self, run: RunId, spec: LunSpec) -> Result<Lease, TargetError> {
-        self.target(run).0.lease(run, spec)
+        self.target(run).lease(run, spec)
+    }
+
+    /// Makes a leased unit new again.
+    pub(super) fn renew(&mut self, run: RunId, address: LunAddress) -> Result<(), String> {
+        self.target(run).renew(run, address)
     }
 
     pub(super) fn journal(
@@ -98,7 +126,7 @@ impl Hosts {
         run: RunId,
         address: LunAddress,
     ) -> Result<JournalPage, String> {
-        self.target(run).0.journal(run, address)
+        self.target(run).journal(run, address)
     }
 
     /// Signals a test's own daemon.
@@ -118,7 +146,7 @@ impl Hosts {
         let target = if faults.rules.iter().any(|rule| rule.effect.reaches_beyond_the_unit()) {
             self.own_target(run)?
         } else {
-            self.target(run).0
+            self.target(run)
         };
         target.faults(run, address, faults, may_stay_unfired)
     }
@@ -130,7 +158,7 @@ impl Hosts {
 
     /// Names of the rules that had to fire and did not.
     pub(super) fn unfired(&mut self, run: RunId) -> Result<Vec<String>, String> {
-        self.target(run).0.unfired(run)
+        self.target(run).unfired(run)
     }
 
     /// Carries out what a unit holds.
@@ -170,31 +198,38 @@ impl Hosts {
             Err(error) if error.ends_the_conversation() => return Err(error.to_string()),
             Ok(()) | Err(_) => {}
         }
-        vm.unplug(&name(run)).map_err(|error| error.to_string())?;
+        for adapter in self.own.get(&run).map_or(&[][..], |own| &own.adapters) {
+            vm.unplug(&adapter.id).map_err(|error| error.to_string())?;
+        }
         Ok(true)
     }
 
-    /// The run whose host has this name.
+    /// The run whose daemon has this name.
     pub(super) fn run_of(&self, host: &str) -> Option<RunId> {
         self.own.keys().copied().find(|run| name(*run) == host)
     }
 
-    /// A device is gone: the run it belonged to.
-    pub(super) fn unplugged(&mut self, id: &str, vm: &mut Vm) -> Option<RunId> {
-        let run = self.run_of(id)?;
+    /// A device is gone: the run it belonged to, and whether that has none left.
+    pub(super) fn unplugged(&mut self, id: &str, vm: &mut Vm) -> Option<(RunId, bool)> {
+        let (run, own) =
+            self.own.iter_mut().find(|(_, own)| own.adapters.iter().any(|a| a.id == id))?;
+        for adapter in own.adapters.iter_mut().filter(|adapter| adapter.id == id) {
+            adapter.gone = true;
+        }
         // QEMU refuses while the device lets go of it; then it stays until QEMU ends.
         let _ = vm.forget_socket(id);
-        Some(run)
+        Some((*run, own.adapters.iter().all(|adapter| adapter.gone)))
     }
 
     /// Ends a run's hold on units and host. The journals are fetched only of a bad run, for somebody
     /// will read them, and what the guest thinks of its units is not relied upon.
     pub(super) fn release(&mut self, run: RunId, bad: bool) -> Vec<(LunAddress, JournalPage)> {
-        let (target, _) = self.target(run);
+        let target = self.target(run);
         // A daemon that has died has no journal any more, and its death is the outcome already.
         let journals = if bad { target.journals(run).unwrap_or_default() } else { Vec::new() };
         target.release(run, bad);
-        self.free.extend(self.own.remove(&run).map(|own| own.slot));
+        let adapters = self.own.remove(&run).into_iter().flat_map(|own| own.adapters);
+        self.free.extend(adapters.map(|adapter| adapter.slot));
         journals
     }
 }

@@ -57,11 +57,13 @@ pub const SHARED_SLOT: Slot =
     Slot { bus: "pcie.0", addr: "3", sysfs: "/sys/devices/pci0000:00/0000:00:03.0" };
 
 /// Root ports that take the hosts of single tests.
-pub const SPARE_SLOTS: [Slot; 4] = [
+pub const SPARE_SLOTS: [Slot; 6] = [
     Slot { bus: "spare0", addr: "4", sysfs: "/sys/devices/pci0000:00/0000:00:04.0" },
     Slot { bus: "spare1", addr: "5", sysfs: "/sys/devices/pci0000:00/0000:00:05.0" },
     Slot { bus: "spare2", addr: "6", sysfs: "/sys/devices/pci0000:00/0000:00:06.0" },
     Slot { bus: "spare3", addr: "7", sysfs: "/sys/devices/pci0000:00/0000:00:07.0" },
+    Slot { bus: "spare4", addr: "8", sysfs: "/sys/devices/pci0000:00/0000:00:08.0" },
+    Slot { bus: "spare5", addr: "9", sysfs: "/sys/devices/pci0000:00/0000:00:09.0" },
 ];
 
 /// Always on the kernel command line.

@@ -65,7 +65,7 @@ const SHORT_MS: u32 = 300;
 /// Sets how long the test's host waits for a task management function. From now on commands time out.
 #[track_caller]
 fn wait_for_functions(limit_ms: u32) {
-    let host = sysfs::scsi_host_below(Path::new(&bench::host().slot));
+    let host = sysfs::scsi_host_below(Path::new(&bench::host().slots[0]));
     let path = format!("/sys/class/scsi_host/host{host}/tmf_timeout_ms");
     fs::write(&path, limit_ms.to_string()).unwrap_or_else(|error| panic!("{path}: {error}"));
 }
@@ -330,7 +330,7 @@ fn aborted_read_of_a_disk_is_sent_again() {
 #[test]
 fn commands_time_out_only_where_they_are_asked_to() {
     declare!(Contract, TIMEOUTS);
-    let host = sysfs::scsi_host_below(Path::new(&bench::host().slot));
+    let host = sysfs::scsi_host_below(Path::new(&bench::host().slots[0]));
     for path in [
         "/sys/module/virtio_scsi/parameters/tmf_timeout_ms".to_owned(),
         format!("/sys/class/scsi_host/host{host}/tmf_timeout_ms"),

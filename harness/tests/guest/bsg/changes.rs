@@ -27,7 +27,7 @@ const OWN_HOST: Needs = Needs {
 const NEW: LunAddress = LunAddress { target: 0, lun: 77 };
 
 fn device_at(address: LunAddress) -> ScsiDevice {
-    let host = sysfs::scsi_host_below(Path::new(&bench::host().slot));
+    let host = sysfs::scsi_host_below(Path::new(&bench::host().slots[0]));
     ScsiDevice { hctl: format!("{host}:0:{}:{}", address.target, address.lun) }
 }
 

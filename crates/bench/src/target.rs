@@ -118,6 +118,8 @@ pub struct HostIdentity {
     pub queues: u16,
     /// Sockets, each an I_T nexus.
     pub nexuses: u16,
+    /// Whether faults may have it do what no device may do.
+    pub hostile: bool,
 }
 
 impl Target {
@@ -145,6 +147,9 @@ impl Target {
         command.arg("--luns").arg(size.luns.to_string());
         command.arg("--queues").arg(identity.queues.to_string());
         command.arg("--identifier").arg(identity.number.to_string());
+        if identity.hostile {
+            command.arg("--hostile");
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let (events, name) = (events.clone(), host.to_owned());
         let child = Child::spawn(command, move |status: ExitStatus| {

@@ -52,6 +52,13 @@ pub struct Effect {
     /// The logical unit is gone from now on, for this command too, and no event tells.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub vanish: bool,
+    /// The socket of its I_T nexus is closed instead of an answer; a front end that comes back begins a new
+    /// session.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drop_socket: bool,
+    /// What no device may do. Needs a daemon that was started with `--hostile`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostile: Option<Hostile>,
     /// The daemon ends without a word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub die: Option<DiePoint>,
@@ -112,6 +119,27 @@ pub enum DiePoint {
     Answered,
     /// The chain is used, and the driver knows.
     Completed,
+}
+
+/// What no device may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Hostile {
+    /// `sense_len` of the response, whatever sense there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sense_len: Option<u32>,
+    /// `response`, which need not be one that virtio knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<u8>,
+    /// `len` of the used ring's entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_len: Option<u32>,
+    /// `id` of the used ring's entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_id: Option<u32>,
+    /// How often the used ring has the entry; left out, once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_times: Option<u16>,
 }
 
 impl Effect {
@@ -184,7 +212,7 @@ impl Effect {
     #[must_use]
     pub fn reaches_beyond_the_unit(&self) -> bool {
         let waits = self.hold.is_some() || self.delay_us.is_some() || self.delay_up_to_us.is_some();
-        waits || self.die.is_some()
+        waits || self.die.is_some() || self.drop_socket || self.hostile.is_some()
     }
 
     /// Whether what it happens to is executed.

@@ -6,7 +6,7 @@ use clap::Parser;
 use device_server::{
     DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig, PhysicalBlocks, Provisioning,
 };
-use vhost_user_scsi::target::REQUEST_QUEUES_MAX;
+use vhost_user_scsi::target::{REQUEST_QUEUES_MAX, Settings};
 
 const EXAMPLES: &str = "\
 Addresses:
@@ -77,6 +77,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub(crate) check: Option<PathBuf>,
 
+    /// Lets faults do what no device may do, such as lying lengths and wrong descriptor ids: a driver may
+    /// crash of it.
+    #[arg(long)]
+    hostile: bool,
+
     /// Number that tells the units of this daemon from those of others in one guest; part of their
     /// designators (INQUIRY, VPD page 83h).
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -95,6 +100,11 @@ fn parse_queues(text: &str) -> Result<usize, String> {
 }
 
 impl Args {
+    /// How the device is reached.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings { hostile: self.hostile, ..Settings::new(self.sockets.len(), self.queues) }
+    }
+
     /// The device asked for.
     pub(crate) fn device(&self) -> Result<DeviceConfig, String> {
         Ok(DeviceConfig { identifier: self.identifier, units: self.units()? })

@@ -222,6 +222,11 @@ impl Chain {
         self.ticket.ring().tell();
     }
 
+    /// Gives back something: so many entries of this id, its own if there is none, and length.
+    pub fn complete_falsely(self, id: Option<u32>, len: u32, times: u16) {
+        self.ticket.complete_falsely(id, len, times);
+    }
+
     /// As [`Chain::complete`], and tells the driver of it at once.
     pub fn complete_and_tell(self, used_len: u32) {
         let ring = self.ticket.ring().clone();

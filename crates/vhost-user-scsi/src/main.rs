@@ -106,8 +106,7 @@ fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
     let device = Device::new(config)?;
     let units = device.addresses().len();
-    let target =
-        Target::new(device, args.sockets.len(), args.queues).context("no thread for the timers")?;
+    let target = Target::new(device, args.settings()).context("no thread for the timers")?;
     if let Some(path) = &args.scenario {
         let name = || path.display().to_string();
         let faults = scenario::read(path).with_context(name)?;

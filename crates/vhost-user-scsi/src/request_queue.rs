@@ -8,7 +8,7 @@ use device_server::{
     Aborts, DataBuffers, Lookup, LunAddress, NexusId, Outcome, SgList, TaskContext,
 };
 use scsi::SenseFormat;
-use scsi_fault::{DataIn, DiePoint, Direction, WriteFault};
+use scsi_fault::{DataIn, DiePoint, Direction, Hostile, WriteFault};
 use tracing::{debug, trace};
 
 use crate::{
@@ -235,6 +235,10 @@ impl Command {
         if conduct.vanish {
             target.vanish(self.address);
         }
+        if conduct.drop_socket {
+            // Its chain is abandoned with it.
+            return target.hang_up(self.nexus);
+        }
         let mut reply = if conduct.execute {
             self.execute_badly(target, conduct)
         } else {
@@ -366,7 +370,13 @@ impl Command {
         );
 
         target.count_command();
-        let answer = reply.encode();
+        let hostile = self.fault.as_ref().and_then(|fired| fired.rule.effect.hostile);
+        let mut answer = reply.encode();
+        let sense_len = answer.sense_len.get() as usize;
+        if let Some(hostile) = hostile {
+            answer.response = hostile.response.unwrap_or(answer.response);
+            answer.sense_len = hostile.sense_len.map_or(answer.sense_len, Into::into);
+        }
         let answered = self.chain.write_header(&answer);
         self.die_at(DiePoint::Answered);
         if let Some(running) = &self.running {
@@ -381,7 +391,7 @@ impl Command {
                 data_out_len: self.data_out_len(),
                 data_in_len: self.data_in_len(),
                 status: answer.status,
-                sense: answer.sense[..answer.sense_len.get() as usize].into(),
+                sense: answer.sense[..sense_len].into(),
                 residual: reply.residual,
                 response,
             });
@@ -392,7 +402,13 @@ impl Command {
             self.chain.complete_and_tell(used_len);
             die();
         }
-        self.chain.complete(used_len);
+        match hostile {
+            Some(Hostile { used_id, used_len: len, used_times, .. }) => {
+                let times = used_times.unwrap_or(1);
+                self.chain.complete_falsely(used_id, len.unwrap_or(used_len), times);
+            }
+            None => self.chain.complete(used_len),
+        }
         // Only now has the command ended for those who wait for it.
         drop(self.running);
     }

@@ -31,7 +31,7 @@ pub enum ScenarioProblem {
 pub fn read(path: &Path) -> Result<Scenario, ScenarioProblem> {
     let scenario = Scenario::parse(&fs::read_to_string(path)?)?;
     // Where a unit is makes no difference to what is wrong with a rule.
-    faults::compile(&scenario.rules, device_server::LunAddress { target: 0, lun: 0 })?;
+    faults::compile(&scenario.rules, device_server::LunAddress { target: 0, lun: 0 }, true)?;
     Ok(scenario)
 }
 

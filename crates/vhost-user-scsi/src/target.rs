@@ -19,7 +19,7 @@ use device_server::{
 use scsi::{Sense, SenseKey};
 
 use crate::{
-    backend::{QUEUES_MAX, QueueHandler, Ring},
+    backend::{Connection, QUEUES_MAX, QueueHandler, Ring},
     control_queue,
     event_queue::{EventQueue, Happening},
     faults::{self, RuleProblem},
@@ -63,6 +63,27 @@ pub enum ChangeError {
     },
 }
 
+/// How a device is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Ports; each is the target's end of one I_T nexus, and all share the units.
+    pub ports: usize,
+    /// Request queues of each port.
+    pub request_queues: usize,
+    /// How long a change or a task management function waits for requests in flight.
+    pub wait_limit: Duration,
+    /// Whether faults may do what no device may do.
+    pub hostile: bool,
+}
+
+impl Settings {
+    /// So many ports and queues, and nothing out of the ordinary.
+    #[must_use]
+    pub fn new(ports: usize, request_queues: usize) -> Self {
+        Settings { ports, request_queues, wait_limit: WAIT_LIMIT, hostile: false }
+    }
+}
+
 /// A SCSI device behind virtqueues.
 #[derive(Debug)]
 pub struct Target {
@@ -76,6 +97,10 @@ pub struct Target {
     /// unit. Whoever holds them all knows that nothing is between ring and registry.
     fetch_locks: Vec<Mutex<()>>,
     wait_limit: Duration,
+    /// Whether faults may do what no device may do.
+    hostile: bool,
+    /// The session of each port.
+    connections: Vec<Mutex<Option<Connection>>>,
     timers: Timers,
     statistics: Counters,
 }
@@ -88,31 +113,15 @@ struct Counters {
 }
 
 impl Target {
-    /// Puts a device behind `ports` ports of `request_queues` queues each. Each port is the target's end of one
-    /// I_T nexus, and all share the units.
+    /// Puts a device behind its ports.
     ///
     /// # Errors
     /// If the system gives no thread.
     ///
     /// # Panics
     /// If there is no port, no request queue or more than [`REQUEST_QUEUES_MAX`].
-    pub fn new(device: Device, ports: usize, request_queues: usize) -> io::Result<Arc<Self>> {
-        Self::with_wait_limit(device, ports, request_queues, WAIT_LIMIT)
-    }
-
-    /// The same with another limit on waiting for requests in flight.
-    ///
-    /// # Errors
-    /// As [`Target::new`].
-    ///
-    /// # Panics
-    /// As [`Target::new`].
-    pub fn with_wait_limit(
-        device: Device,
-        ports: usize,
-        request_queues: usize,
-        wait_limit: Duration,
-    ) -> io::Result<Arc<Self>> {
+    pub fn new(device: Device, settings: Settings) -> io::Result<Arc<Self>> {
+        let Settings { ports, request_queues, wait_limit, hostile } = settings;
         assert!(ports > 0);
         assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
         let addresses = device.addresses();
@@ -128,6 +137,8 @@ impl Target {
             fetch_locks: fetch_locks(ports * (FIRST_REQUEST_QUEUE + request_queues)),
             device,
             wait_limit,
+            hostile,
+            connections: (0..ports).map(|_| Mutex::default()).collect(),
             timers: Timers::default(),
             statistics: Counters::default(),
         });
@@ -246,7 +257,7 @@ impl Target {
     /// # Errors
     /// If a rule makes no sense or a request that runs does not end; nothing has changed then.
     pub fn set_faults(&self, address: LunAddress, faults: &Faults) -> Result<(), ChangeError> {
-        let rules = faults::compile(&faults.rules, address)?;
+        let rules = faults::compile(&faults.rules, address, self.hostile)?;
         let engine = faults::Engine::new(rules, faults.seed).map_err(RuleProblem::from)?;
         self.change(address, |unit| {
             unit.set_faults(engine);
@@ -296,6 +307,17 @@ impl Target {
         if let Err(error) = self.device.remove_lu(address) {
             tracing::debug!(%error, "it has vanished already");
         }
+    }
+
+    /// Ends the session of a nexus.
+    pub(crate) fn hang_up(&self, nexus: NexusId) {
+        if let Some(connection) = &*self.connection(nexus.0 as usize) {
+            connection.hang_up();
+        }
+    }
+
+    fn connection(&self, port: usize) -> MutexGuard<'_, Option<Connection>> {
+        self.connections[port].lock().expect("no holder panics")
     }
 
     /// Gives a logical unit another number of blocks behind the barrier, and tells the drivers.
@@ -443,7 +465,12 @@ impl QueueHandler for Target {
         }
     }
 
+    fn session_began(&self, port: usize, connection: Connection) {
+        *self.connection(port) = Some(connection);
+    }
+
     fn session_ended(&self, port: usize) {
+        *self.connection(port) = None;
         let nexus = nexus_of(port);
         self.events[port].forget();
         for unit in self.units.load().values() {
@@ -471,7 +498,7 @@ mod tests {
     fn target() -> Arc<Target> {
         let units = vec![(ADDRESS, LuConfig::default())];
         let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
-        Target::new(device, 2, 2).expect("a thread")
+        Target::new(device, Settings::new(2, 2)).expect("a thread")
     }
 
     /// Between ring and registry a request is invisible but for the lock of its queue.

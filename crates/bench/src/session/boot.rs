@@ -90,7 +90,7 @@ impl Session {
         let (events_sender, events) = mpsc::channel();
         let start = Instant::now();
         // Runs count from 1, so the shared host's 0 is its own.
-        let identity = HostIdentity { number: 0, queues: 1, nexuses: 1 };
+        let identity = HostIdentity { number: 0, queues: 1, nexuses: 1, hostile: false };
         let target = Target::start(
             &settings.target,
             dir,

@@ -76,7 +76,7 @@ impl Hosts {
         }
         let name = name(run);
         let queues = shape.queues.unwrap_or(1);
-        let identity = HostIdentity { number: run, queues, nexuses };
+        let identity = HostIdentity { number: run, queues, nexuses, hostile: true };
         let target = Target::start(binary, dir, &name, PoolSize::OWN, identity, events);
         let target = target.map_err(|error| error.to_string())?;
         let slots = self.free.drain(..usize::from(nexuses)).enumerate();

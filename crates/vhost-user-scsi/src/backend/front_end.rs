@@ -97,6 +97,17 @@ impl Stop {
     }
 }
 
+/// The connection of a session, for whoever wants it to end.
+#[derive(Debug)]
+pub struct Connection(UnixStream);
+
+impl Connection {
+    /// Ends the session: its front end finds the socket closed.
+    pub fn hang_up(&self) {
+        hang_up(&self.0);
+    }
+}
+
 /// Whoever waits for a message reads the end of the stream.
 fn hang_up(session: &UnixStream) {
     // An error means that the front end has gone, which is what is wanted.
@@ -136,6 +147,7 @@ fn serve_one(
 ) -> io::Result<()> {
     info!(port, "front end connected");
     stop.session(Some(stream.try_clone()?));
+    device.session_began(port, Connection(stream.try_clone()?));
     let session = Arc::new(Mutex::new(Session::new(Arc::clone(device), port)));
     let mut messages = BackendReqHandler::from_stream(stream, Arc::clone(&session));
     let error = loop {

@@ -15,7 +15,7 @@ mod session;
 mod split;
 mod worker;
 
-pub use front_end::FrontEnd;
+pub use front_end::{Connection, FrontEnd};
 pub(crate) use memory::{Memory, Segment};
 #[cfg(test)]
 pub(crate) use ring::tests::ring_with_a_command;
@@ -44,6 +44,9 @@ pub trait QueueHandler: Send + Sync + 'static {
     /// The driver may have made chains available on this queue of this port. Called on the queue's
     /// worker.
     fn serve(&self, port: usize, queue: usize, ring: &Ring);
+
+    /// A front end has come to this port.
+    fn session_began(&self, port: usize, connection: Connection);
 
     /// The front end of this port has gone, its rings are stopped, and no worker of it runs any more.
     fn session_ended(&self, port: usize);

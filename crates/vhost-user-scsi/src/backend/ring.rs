@@ -253,6 +253,16 @@ impl Ring {
         self.state().tell();
     }
 
+    /// Puts entries into the used ring, as id and length, whether or not they are true.
+    fn lie(&self, generation: u64, entries: impl Iterator<Item = (u32, u32)>) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(run) = state.run.as_mut().filter(|_| generation == state.generation) {
+            entries.for_each(|(id, len)| run.split.put_used(&run.memory, id, len));
+            state.tell();
+        }
+    }
+
     /// Ends the life of a chain: completed with a length, or abandoned.
     fn finish(&self, head: u16, generation: u64, used_len: Option<u32>, parts: Box<Parts>) {
         let mut guard = self.state();
@@ -503,6 +513,12 @@ impl Ticket {
 
     pub(crate) fn complete(mut self, used_len: u32) {
         self.finish(Some(used_len));
+    }
+
+    /// Completes it with so many entries of this id, its own if there is none, and length.
+    pub(crate) fn complete_falsely(self, id: Option<u32>, len: u32, times: u16) {
+        let entry = (id.unwrap_or(self.head.into()), len);
+        self.ring.lie(self.generation, std::iter::repeat_n(entry, times.into()));
     }
 }
 

@@ -181,9 +181,14 @@ impl SplitRing {
 
     /// Gives a chain back with `len` bytes written. The driver sees it at once, but is not told.
     pub(super) fn complete(&mut self, memory: &Memory, head: u16, len: u32) {
+        self.put_used(memory, head.into(), len);
+    }
+
+    /// Puts an entry into the used ring, whether or not it is true.
+    pub(super) fn put_used(&mut self, memory: &Memory, id: u32, len: u32) {
         let used = self.layout.used;
         let entry = ENTRIES + 8 * usize::from(self.next_used % self.size);
-        memory.word32(used, entry).store(u32::from(head).to_le(), Ordering::Relaxed);
+        memory.word32(used, entry).store(id.to_le(), Ordering::Relaxed);
         memory.word32(used, entry + 4).store(len.to_le(), Ordering::Relaxed);
         self.next_used = self.next_used.wrapping_add(1);
         self.untold += 1;

@@ -42,21 +42,31 @@ pub enum RuleProblem {
 
 type CompiledRule = fault::Rule<Condition, Conduct>;
 
-/// The rules as they are carried out at one unit. Rules about other units stay, without an event that
+/// Most entries of the used ring for one command.
+const USED_TIMES_MAX: u16 = 256;
+
+/// The rules as they are carried out at one unit; `hostile` says whether they may do what no device may do. Rules about other units stay, without an event that
 /// matches, because others may come after them.
-pub(crate) fn compile(rules: &[Rule], at: LunAddress) -> Result<Vec<CompiledRule>, RuleProblem> {
+pub(crate) fn compile(
+    rules: &[Rule],
+    at: LunAddress,
+    hostile: bool,
+) -> Result<Vec<CompiledRule>, RuleProblem> {
     if rules.len() > RULES_MAX {
         return Err(RuleProblem::TooMany(rules.len()));
     }
     fault::check(rules)?;
     let compiled = rules.iter().map(|rule| {
-        compile_one(rule, at)
+        compile_one(rule, at, hostile)
             .map_err(|problem| RuleProblem::Rule { rule: rule.name.clone(), problem })
     });
     compiled.collect()
 }
 
-fn compile_one(rule: &Rule, at: LunAddress) -> Result<CompiledRule, String> {
+fn compile_one(rule: &Rule, at: LunAddress, hostile: bool) -> Result<CompiledRule, String> {
+    if rule.effect.hostile.is_some() && !hostile {
+        return Err("`hostile` needs a daemon that was started with --hostile".into());
+    }
     let about_tasks = rule.when.task_management.is_some();
     Ok(CompiledRule {
         name: rule.name.clone(),
@@ -139,6 +149,8 @@ fn conduct(effect: &Effect, about_tasks: bool) -> Result<Conduct, String> {
         ("sense", effect.sense.is_some()),
         ("residual", effect.residual.is_some()),
         ("vanish", effect.vanish),
+        ("drop-socket", effect.drop_socket),
+        ("hostile", effect.hostile.is_some()),
     ];
     if about_tasks && let Some((key, _)) = of_commands.iter().find(|(_, said)| *said) {
         return Err(format!("a task management function has no `{key}`"));
@@ -151,6 +163,9 @@ fn conduct(effect: &Effect, about_tasks: bool) -> Result<Conduct, String> {
             "`{key}` says how it is executed, but it is answered without; say `execute = true`"
         ));
     }
+    if effect.hostile.and_then(|hostile| hostile.used_times) > Some(USED_TIMES_MAX) {
+        return Err(format!("`used-times` above {USED_TIMES_MAX}"));
+    }
     if effect.data_out_limit.is_some() && effect.write.is_some() {
         return Err("`data-out-limit` and `write` both say what is written".into());
     }
@@ -162,6 +177,8 @@ fn conduct(effect: &Effect, about_tasks: bool) -> Result<Conduct, String> {
         write: effect.write,
         answer: answer(effect)?,
         vanish: effect.vanish,
+        drop_socket: effect.drop_socket,
+        hostile: effect.hostile,
         die: effect.die,
     })
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::{Signal, getpid, kill_process};
 use scsi::{Sense, SenseFormat};
-use scsi_fault::{DataIn, DiePoint, WriteFault};
+use scsi_fault::{DataIn, DiePoint, Hostile, WriteFault};
 
 /// What becomes of a command or a task management function.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct Conduct {
     pub(crate) write: Option<WriteFault>,
     pub(crate) answer: AnswerFault,
     pub(crate) vanish: bool,
+    pub(crate) drop_socket: bool,
+    pub(crate) hostile: Option<Hostile>,
     pub(crate) die: Option<DiePoint>,
 }
 

@@ -12,7 +12,7 @@ use vhost_user_scsi::{
     backend::FrontEnd,
     control_server::ControlServer,
     socket::{self, SocketPath},
-    target::Target,
+    target::{Settings, Target},
 };
 
 use crate::guest::{Descriptor, Guest};
@@ -62,7 +62,8 @@ impl Daemon {
             (LunAddress { target: 3, lun: 300 }, unit),
         ];
         let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
-        let target = Target::with_wait_limit(device, 2, 4, limit).expect("a thread");
+        let settings = Settings { wait_limit: limit, hostile: true, ..Settings::new(2, 4) };
+        let target = Target::new(device, settings).expect("a thread");
         let directory = tempfile::tempdir().expect("a directory");
         let place = |name| directory.path().join(name);
         let (socket, other_socket, control) = (place("scsi"), place("other"), place("control"));

@@ -13,7 +13,7 @@ use std::{
 use control::{Faults, JournalEntry, LunAddress, LunSpec};
 use fault::Times;
 use rstest::rstest;
-use scsi_fault::{Code, Effect, Rule, Sense, When};
+use scsi_fault::{Code, Effect, Hostile, Rule, Sense, When};
 
 use crate::{
     driver::{Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern, read_10, request, write_10},
@@ -202,4 +202,92 @@ fn waiting_takes_no_thread() {
     for _ in sent {
         guest.used(REQUEST_QUEUE);
     }
+}
+
+fn install(client: &mut control::Client, effect: Effect) {
+    let faults = Faults { seed: 0, rules: vec![Rule::new("f", effect)] };
+    client.faults(ADDRESS, faults).expect("sound");
+}
+
+/// The used ring may have another id, another length, an entry twice or none; the response lie about its sense.
+#[test]
+fn hostile_device_lies_in_ring_and_response() {
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    let send = |tag| {
+        let response = guest.room(108);
+        let head = guest.out(&request(UNIT, tag, &TEST_UNIT_READY));
+        (guest.submit(REQUEST_QUEUE, &[head, response]), response)
+    };
+    let hostile = |hostile| Effect { hostile: Some(hostile), ..Effect::default() };
+
+    let wrong = Hostile { used_id: Some(77), used_len: Some(7), ..Hostile::default() };
+    install(&mut client, hostile(wrong));
+    send(1);
+    let used = guest.used(REQUEST_QUEUE);
+    assert_eq!((used.head, used.len), (77, 7));
+
+    install(&mut client, hostile(Hostile { used_times: Some(2), ..Hostile::default() }));
+    let (head, _) = send(2);
+    for _ in 0..2 {
+        let used = guest.used(REQUEST_QUEUE);
+        assert_eq!((used.head, used.len), (head, 108));
+    }
+
+    let lying = Hostile { sense_len: Some(4096), response: Some(77), ..Hostile::default() };
+    install(&mut client, hostile(lying));
+    let (_, response) = send(3);
+    guest.used(REQUEST_QUEUE);
+    let bytes = guest.read(response.address, 12);
+    assert_eq!((&bytes[..4], bytes[11]), (&4096_u32.to_le_bytes()[..], 77));
+
+    install(&mut client, hostile(Hostile { used_times: Some(0), ..Hostile::default() }));
+    send(4);
+    let (head, _) = send(5);
+    assert_eq!(guest.used(REQUEST_QUEUE).head, head, "the one before has vanished");
+}
+
+/// What no device may do is refused where nobody has asked for it.
+#[test]
+fn hostile_faults_need_a_hostile_daemon() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"));
+        command
+            .arg("--socket")
+            .arg(directory.path().join("scsi"))
+            .args(["--disk", "1M"])
+            .args(more);
+        command.arg("--scenario").arg(scenario("hostile")).stderr(Stdio::piped());
+        command.spawn().expect("the daemon runs")
+    };
+    let refused = start(&[]).wait_with_output().expect("our child");
+    let complaint = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(complaint.contains("started with --hostile"), "{complaint}");
+    let mut child = start(&["--hostile"]);
+    let begun = Instant::now();
+    while !directory.path().join("scsi").exists() {
+        assert!(begun.elapsed() < PATIENCE, "the daemon does not listen");
+        thread::yield_now();
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("our child");
+}
+
+/// The front end finds its socket closed; the command is never completed, and the next session works.
+#[test]
+fn socket_is_dropped() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let guest = daemon.guest();
+    install(&mut client, Effect { drop_socket: true, ..Effect::default() });
+    let response = guest.room(108);
+    let head = guest.out(&request(UNIT, 1, &TEST_UNIT_READY));
+    guest.submit(REQUEST_QUEUE, &[head, response]);
+    // A port serves one front end at a time: the next is served because the first has lost its session.
+    let next = daemon.guest();
+    assert_eq!(guest.used_index(REQUEST_QUEUE), 0);
+    assert_eq!(guest.read(response.address, 108), vec![0xee; 108]);
+    assert_eq!(next.command(UNIT, &TEST_UNIT_READY, &[], 0).status, 0);
 }

@@ -1,12 +1,12 @@
 //! Answers that are chosen: statuses, sense data, residuals, responses.
 
 use harness::{
-    Lun,
+    Lun, Needs,
     assert::{assert_good, assert_sense_bytes},
-    declare,
+    bench, declare,
 };
 use rstest::rstest;
-use scsi_fault::{Code, Direction, Effect, FieldPointer, Rule, Sense, SenseFormat, When};
+use scsi_fault::{Code, Direction, Effect, FieldPointer, Hostile, Rule, Sense, SenseFormat, When};
 
 use super::{contents, execute, read, scenario, statuses, test_unit_ready, unit_with, write};
 use crate::bsg::ways::{URING_CMD, Way};
@@ -231,4 +231,19 @@ fn command_may_be_executed_and_answered_otherwise() {
     assert_eq!(statuses(&execute(&mut bsg, write(7, 1, 3))), (0, 14));
     assert_eq!(contents(&mut bsg, 7, 1), cdb::pattern(7, 1, 3));
     assert_good(&execute(&mut bsg, test_unit_ready()));
+}
+
+/// drivers/scsi/virtio_scsi.c:virtscsi_complete_cmd warns of sense data longer than its buffer, and takes 96
+/// bytes.
+#[test]
+fn sense_longer_than_its_buffer_is_warned_of() {
+    declare!(Quirk, Needs { own_vm: true, ..super::OWN_HOST });
+    let hostile = Hostile { sense_len: Some(97), ..Hostile::default() };
+    let effect = Effect { hostile: Some(hostile), ..Effect::status("CHECK CONDITION") };
+    let rules = vec![Rule::new("long sense", effect)];
+    bench::expect_splat("virtscsi_complete_cmd");
+    let lun = unit_with(&scenario!("hostile", 0, rules));
+    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    execute(&mut bsg, read(0, 1));
+    assert_eq!(lun.fired("long sense"), 1);
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the command line of the bench. Each task has a file; what they do lives in `bench`.
 
+mod bench_target;
 mod ci;
 mod command;
 mod coverage;
@@ -36,6 +37,7 @@ enum Task {
     Coverage(Box<coverage::Args>),
     SelfTest(self_test::Args),
     Mutants(mutants::Args),
+    Bench(bench_target::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
             Task::Coverage(args) => coverage::run(&args),
             Task::SelfTest(args) => self_test::run(&args),
             Task::Mutants(args) => mutants::run(&args),
+            Task::Bench(args) => bench_target::run(&args),
         });
     match code {
         Ok(code) => ExitCode::from(code),

@@ -47,14 +47,15 @@ pub fn build(workspace: &Path) -> Result<Binaries, BuildError> {
     command.args(guest).args(["--bin", "agent", "--test", "guest"]);
     command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", GUEST_FLAGS);
     let built = executables(command)?;
+    let target = daemon(workspace)?;
+    Ok(Binaries { agent: find(&built, "agent")?, tests: find(&built, "guest")?, target })
+}
+
+/// Builds `sensecheck-target` alone, and returns its path.
+pub fn daemon(workspace: &Path) -> Result<PathBuf, BuildError> {
     let mut command = cargo(workspace);
     command.args(["--release", "--package", "vhost-user-scsi", "--bin", "sensecheck-target"]);
-    let daemon = executables(command)?;
-    Ok(Binaries {
-        agent: find(&built, "agent")?,
-        tests: find(&built, "guest")?,
-        target: find(&daemon, "sensecheck-target")?,
-    })
+    find(&executables(command)?, "sensecheck-target")
 }
 
 fn cargo(workspace: &Path) -> Command {

@@ -97,10 +97,15 @@ impl State {
 /// A buffer of the driver's. From now on it kicks when it has put one where there was none.
 fn buffer(ring: &Ring) -> Option<Chain> {
     loop {
-        let popped = ring.pop().unwrap_or_else(|error| {
-            warn!(%error, "the event ring is broken");
-            None
-        });
+        let popped = match ring.pop() {
+            Ok(popped) => popped,
+            Err(error) => {
+                // There is more in it, so it seems, for as long as the driver leaves it so.
+                warn!(%error, "the event ring is broken");
+                ring.ask_for_a_kick();
+                return None;
+            }
+        };
         // It may have come before the driver knew that it has to kick.
         if !ring.ask_for_a_kick() || popped.is_some() {
             return popped;

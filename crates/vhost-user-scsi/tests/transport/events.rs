@@ -9,7 +9,7 @@ use crate::{
         CONTROL_QUEUE, Daemon, EVENT_QUEUE, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, holding, pattern,
         read_10, request, write_10,
     },
-    guest::{Descriptor, Guest},
+    guest::{Descriptor, Guest, RING_LEN},
 };
 
 const HERE: LunAddress = LunAddress { target: 0, lun: 0 };
@@ -200,4 +200,19 @@ fn events_do_not_reach_a_session_that_has_ended() {
     client.done(Command::Event { address: HERE, event: Event::Added }).expect("sent");
     assert_eq!(event(&next, buffers[1]), (TRANSPORT_RESET, HERE_IN_EVENT, RESCAN));
     assert!(matches!(client.call(Command::Statistics), Ok(Reply::Statistics(_))));
+}
+
+/// The search for a buffer once went on for as long as the ring was broken.
+#[test]
+fn broken_event_ring_loses_events_and_nothing_else() {
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    let buffers = offer(&guest, 1);
+    guest.set_available_index(EVENT_QUEUE, 1 + RING_LEN + 1);
+    let told = client.done(Command::Event { address: HERE, event: Event::Reset });
+    // Whatever became of that, so that the test ends too if the search does not.
+    guest.set_available_index(EVENT_QUEUE, 1);
+    told.expect("an event that is lost is no mistake of the client's");
+    guest.kick_anyway(EVENT_QUEUE);
+    assert_eq!(event(&guest, buffers[0]), (MISSED, [0; 8], 0));
 }

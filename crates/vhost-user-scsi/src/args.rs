@@ -44,7 +44,8 @@ pub(crate) struct Args {
     #[arg(long = "socket", value_name = "PATH", required_unless_present = "check")]
     pub(crate) sockets: Vec<PathBuf>,
 
-    /// Socket for a test bench: reset logical units, read journals (JSON lines).
+    /// Socket to change what is served, while it is: faults, what is held, plugging, resizing; and to read
+    /// journals. JSON lines, see crates/control; README.md has an example.
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
 

@@ -208,7 +208,7 @@ impl Session {
         let mut active = Active::new(member, test, limit, self.clock_offset_us);
         let started = self.hosts.prepare(
             run,
-            test.needs.host,
+            &test.needs,
             &mut self.vm,
             &self.settings.target,
             &self.settings.dir,

@@ -2,11 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::File,
     io,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::mpsc::Sender,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
     time::Duration,
 };
 
@@ -72,6 +77,42 @@ pub struct Target {
     pool: BTreeMap<LunAddress, Unit>,
     sockets: Vec<PathBuf>,
     dir: PathBuf,
+    launch: Launch,
+}
+
+/// How a daemon is started, again too.
+#[derive(Debug)]
+struct Launch {
+    binary: PathBuf,
+    arguments: Vec<OsString>,
+    control_socket: PathBuf,
+    log: PathBuf,
+    name: String,
+    events: Sender<VmEvent>,
+    /// Whether its end is the bench's doing, so that nobody hears of it.
+    on_purpose: Arc<AtomicBool>,
+}
+
+impl Launch {
+    /// Starts a daemon with these arguments besides, and waits until it listens.
+    fn start(&self, more: &[OsString]) -> Result<(Child, Client), TargetError> {
+        let start_error = |source| TargetError::Start { binary: self.binary.clone(), source };
+        let log = File::options().append(true).create(true).open(&self.log).map_err(start_error)?;
+        let mut command = Command::new(&self.binary);
+        command.args(&self.arguments).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let (events, name) = (self.events.clone(), self.name.clone());
+        let on_purpose = Arc::clone(&self.on_purpose);
+        let child = Child::spawn(command, move |status: ExitStatus| {
+            if !on_purpose.load(Ordering::SeqCst) {
+                // Nobody listens when the daemon was dropped on purpose.
+                let _ = events.send(VmEvent::TargetExited(name, status));
+            }
+        });
+        let child = child.map_err(start_error)?;
+        let control = connect(&child, &self.control_socket)?;
+        Ok((child, control))
+    }
 }
 
 /// A unit of the pool.
@@ -133,37 +174,41 @@ impl Target {
         identity: HostIdentity,
         events: &Sender<VmEvent>,
     ) -> Result<Self, TargetError> {
-        let start_error = |source| TargetError::Start { binary: binary.to_owned(), source };
         let socket = |nexus| dir.join(format!("{host}-{nexus}.sock"));
         let sockets: Vec<_> = (0..identity.nexuses).map(socket).collect();
         let control_socket = dir.join(format!("{host}.control"));
-        let log = File::create(dir.join(format!("{host}.log"))).map_err(start_error)?;
-        let mut command = Command::new(binary);
+        let mut arguments: Vec<OsString> = Vec::new();
         for socket in &sockets {
-            command.arg("--socket").arg(socket);
+            arguments.extend(["--socket".into(), socket.into()]);
         }
-        command.arg("--control").arg(&control_socket);
-        command.arg("--targets").arg(size.targets.to_string());
-        command.arg("--luns").arg(size.luns.to_string());
-        command.arg("--queues").arg(identity.queues.to_string());
-        command.arg("--identifier").arg(identity.number.to_string());
+        arguments.extend(["--control".into(), control_socket.clone().into()]);
+        for (option, value) in [
+            ("--targets", size.targets.into()),
+            ("--luns", size.luns.into()),
+            ("--queues", identity.queues.into()),
+            ("--identifier", identity.number),
+        ] {
+            let value: u32 = value;
+            arguments.extend([option.into(), value.to_string().into()]);
+        }
         if identity.hostile {
-            command.arg("--hostile");
+            arguments.push("--hostile".into());
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let (events, name) = (events.clone(), host.to_owned());
-        let child = Child::spawn(command, move |status: ExitStatus| {
-            // Nobody listens when the daemon was dropped on purpose.
-            let _ = events.send(VmEvent::TargetExited(name, status));
-        });
-        let child = child.map_err(start_error)?;
-
-        let control = connect(&child, &control_socket)?;
+        let launch = Launch {
+            binary: binary.to_owned(),
+            arguments,
+            control_socket,
+            log: dir.join(format!("{host}.log")),
+            name: host.to_owned(),
+            events: events.clone(),
+            on_purpose: Arc::default(),
+        };
+        let (child, control) = launch.start(&[])?;
         let units = control.hello().luns.iter();
         let pool = units
             .map(|lun| (lun.address, Unit { seen: Some(lun.spec.clone()), ..Unit::default() }))
             .collect();
-        Ok(Target { child, control, pool, sockets, dir: dir.to_owned() })
+        Ok(Target { child, control, pool, sockets, dir: dir.to_owned(), launch })
     }
 
     /// The vhost-user socket of each nexus.
@@ -300,20 +345,45 @@ impl Target {
     }
 
     /// Stops, continues or kills the daemon; returns when the process is in that state.
-    pub fn signal(&self, signal: TargetSignal) -> Result<(), TargetError> {
+    pub fn signal(&mut self, signal: TargetSignal) -> Result<(), TargetError> {
         let number = match signal {
             TargetSignal::Stop => Signal::STOP,
             TargetSignal::Continue => Signal::CONT,
             TargetSignal::Kill => Signal::KILL,
+            TargetSignal::Restart => return self.restart(),
         };
         self.child.signal(number).map_err(TargetError::Signal)?;
         let reached = match signal {
             TargetSignal::Stop => self.wait_stopped(),
             TargetSignal::Continue => true,
-            TargetSignal::Kill => self.child.wait(DEADLINE),
+            TargetSignal::Kill | TargetSignal::Restart => self.child.wait(DEADLINE),
         };
         let late = || TargetError::Signal(io::ErrorKind::TimedOut.into());
         reached.then_some(()).ok_or_else(late)
+    }
+
+    /// Kills the daemon and starts another with the same units in its place.
+    fn restart(&mut self) -> Result<(), TargetError> {
+        self.launch.on_purpose.store(true, Ordering::SeqCst);
+        self.child.signal(Signal::KILL).map_err(TargetError::Signal)?;
+        if !self.child.wait(DEADLINE) {
+            return Err(TargetError::Signal(io::ErrorKind::TimedOut.into()));
+        }
+        self.launch.on_purpose = Arc::default();
+        let leased = self.pool.iter().filter(|(_, unit)| unit.lessee.is_some());
+        let units = leased.filter_map(|(address, unit)| Some((*address, unit.seen.clone()?)));
+        let reset = |(address, spec)| control::Command::ResetLun { address, spec };
+        let mut lines = String::new();
+        for command in units.map(reset) {
+            lines.push_str(&serde_json::to_string(&command).expect("string keys only"));
+            lines.push('\n');
+        }
+        let path = self.dir.join(format!("{}.prepare", self.launch.name));
+        let start_error =
+            |source| TargetError::Start { binary: self.launch.binary.clone(), source };
+        std::fs::write(&path, lines).map_err(start_error)?;
+        (self.child, self.control) = self.launch.start(&["--prepare".into(), path.into()])?;
+        Ok(())
     }
 
     /// A stop signal takes effect when each thread next leaves the kernel.

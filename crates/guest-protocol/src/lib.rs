@@ -15,4 +15,4 @@ pub mod needs;
 
 /// Version of everything in this crate. Supervisor and agent are always built from one tree; a
 /// difference means a stale guest image, and the supervisor says so instead of guessing.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;

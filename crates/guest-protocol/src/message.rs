@@ -260,6 +260,9 @@ pub enum TargetSignal {
     Continue,
     /// SIGKILL.
     Kill,
+    /// SIGKILL, and another daemon with the same units in its place. Media in files keep what they have. Only
+    /// a QEMU that reconnects goes on with it.
+    Restart,
 }
 
 /// What the bench answers.

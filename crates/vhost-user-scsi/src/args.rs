@@ -78,6 +78,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub(crate) check: Option<PathBuf>,
 
+    /// Requests of the control socket that are carried out before any socket is there: a command in JSON
+    /// on each line, without its id.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prepare: Option<PathBuf>,
+
     /// Lets faults do what no device may do, such as lying lengths and wrong descriptor ids: a driver may
     /// crash of it.
     #[arg(long)]

@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     io::{self, BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard},
     thread::{Builder, JoinHandle},
 };
@@ -158,6 +160,67 @@ struct Conversation<'a> {
     greeted: bool,
 }
 
+/// Carries out a request other than hello. A refused one has changed nothing.
+///
+/// # Errors
+/// Why it is refused.
+pub fn carry_out(target: &Target, command: Command) -> Result<Reply, String> {
+    match command {
+        Command::Hello { .. } => Err("hello opens a conversation".into()),
+        Command::ResetLun { address, spec } => {
+            let address = address_of(address);
+            target.reset_lun(address, &config_of(spec)).map_err(|error| error.to_string())?;
+            info!(target = address.target, lun = address.lun, "logical unit reset");
+            Ok(Reply::Done)
+        }
+        Command::Faults { address, faults } => {
+            done(target.set_faults(address_of(address), &faults))
+        }
+        Command::Release { address, order } => {
+            done(target.release(address_of(address), order.as_deref()))
+        }
+        Command::Plug { address, spec, silent } => {
+            done(target.plug(address_of(address), config_of(spec), silent))
+        }
+        Command::Unplug { address, silent } => done(target.unplug(address_of(address), silent)),
+        Command::Resize { address, blocks, silent } => {
+            done(target.resize(address_of(address), blocks, silent))
+        }
+        Command::UnitAttention { address, nexus, sense } => {
+            done(target.unit_attention(address_of(address), nexus.map(NexusId), &sense))
+        }
+        Command::Readiness { address, readiness } => {
+            done(target.set_readiness(address_of(address), readiness_of(readiness)))
+        }
+        Command::Event { address, event } => {
+            target.report(address_of(address), happening_of(event));
+            Ok(Reply::Done)
+        }
+        Command::AbortHeld { address } => done(target.abort_held(address_of(address))),
+        Command::Journal { address } => Ok(Reply::Journal(unit(target, address)?.journal_page())),
+        Command::Statistics => Ok(Reply::Statistics(target.statistics())),
+    }
+}
+
+/// Carries out requests from a file, one command a line in JSON, before anything else can.
+///
+/// # Errors
+/// The first line that is none or is refused; those before it have been carried out.
+pub fn prepare(target: &Target, path: &Path) -> io::Result<()> {
+    for (number, line) in (1..).zip(BufReader::new(File::open(path)?).lines()) {
+        let command = serde_json::from_str(&line?).map_err(|error| error.to_string());
+        let done = command.and_then(|command| carry_out(target, command));
+        done.map_err(|reason| io::Error::other(format!("line {number}: {reason}")))?;
+    }
+    Ok(())
+}
+
+fn unit(target: &Target, address: control::LunAddress) -> Result<Arc<Unit>, String> {
+    target
+        .unit(address_of(address))
+        .ok_or_else(|| format!("target {} has no logical unit {}", address.target, address.lun))
+}
+
 fn done(result: Result<(), ChangeError>) -> Result<Reply, String> {
     result.map(|()| Reply::Done).map_err(|error| error.to_string())
 }
@@ -176,49 +239,8 @@ impl Conversation<'_> {
         }
         match command {
             Command::Hello { version } => self.hello(version),
-            Command::ResetLun { address, spec } => {
-                let address = address_of(address);
-                self.target
-                    .reset_lun(address, &config_of(spec))
-                    .map_err(|error| error.to_string())?;
-                info!(target = address.target, lun = address.lun, "logical unit reset");
-                Ok(Reply::Done)
-            }
-            Command::Faults { address, faults } => {
-                done(self.target.set_faults(address_of(address), &faults))
-            }
-            Command::Release { address, order } => {
-                done(self.target.release(address_of(address), order.as_deref()))
-            }
-            Command::Plug { address, spec, silent } => {
-                done(self.target.plug(address_of(address), config_of(spec), silent))
-            }
-            Command::Unplug { address, silent } => {
-                done(self.target.unplug(address_of(address), silent))
-            }
-            Command::Resize { address, blocks, silent } => {
-                done(self.target.resize(address_of(address), blocks, silent))
-            }
-            Command::UnitAttention { address, nexus, sense } => {
-                done(self.target.unit_attention(address_of(address), nexus.map(NexusId), &sense))
-            }
-            Command::Readiness { address, readiness } => {
-                done(self.target.set_readiness(address_of(address), readiness_of(readiness)))
-            }
-            Command::Event { address, event } => {
-                self.target.report(address_of(address), happening_of(event));
-                Ok(Reply::Done)
-            }
-            Command::AbortHeld { address } => done(self.target.abort_held(address_of(address))),
-            Command::Journal { address } => Ok(Reply::Journal(self.unit(address)?.journal_page())),
-            Command::Statistics => Ok(Reply::Statistics(self.target.statistics())),
+            command => carry_out(self.target, command),
         }
-    }
-
-    fn unit(&self, address: control::LunAddress) -> Result<Arc<Unit>, String> {
-        self.target
-            .unit(address_of(address))
-            .ok_or_else(|| format!("target {} has no logical unit {}", address.target, address.lun))
     }
 
     fn hello(&mut self, version: u32) -> Result<Reply, String> {

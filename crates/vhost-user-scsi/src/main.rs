@@ -24,7 +24,10 @@ use signal_hook::{
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use vhost_user_scsi::{
-    backend::FrontEnd, control_server::ControlServer, scenario, socket, target::Target,
+    backend::FrontEnd,
+    control_server::{self, ControlServer},
+    scenario, socket,
+    target::Target,
 };
 
 use crate::args::Args;
@@ -107,6 +110,9 @@ fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {
     let device = Device::new(config)?;
     let units = device.addresses().len();
     let target = Target::new(device, args.settings()).context("no thread for the timers")?;
+    if let Some(path) = &args.prepare {
+        control_server::prepare(&target, path).with_context(|| path.display().to_string())?;
+    }
     if let Some(path) = &args.scenario {
         let name = || path.display().to_string();
         let faults = scenario::read(path).with_context(name)?;

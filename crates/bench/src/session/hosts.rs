@@ -9,7 +9,7 @@ use std::{
 use control::{Faults, JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
     message::{HostPlace, Lease, RunId, TargetSignal},
-    needs::ScsiHost,
+    needs::{Feature, Needs, ScsiHost},
 };
 
 use crate::{
@@ -63,17 +63,18 @@ impl Hosts {
     pub(super) fn prepare(
         &mut self,
         run: RunId,
-        host: ScsiHost,
+        needs: &Needs,
         vm: &mut Vm,
         binary: &Path,
         dir: &Path,
         events: &Sender<VmEvent>,
     ) -> Result<(), String> {
-        let ScsiHost::Own(shape) = host else { return Ok(()) };
+        let ScsiHost::Own(shape) = needs.host else { return Ok(()) };
         let nexuses = shape.nexus_count();
         if self.free.len() < usize::from(nexuses) {
             return Err("no PCI slot is free for the test's own host".into());
         }
+        let reconnects = needs.features.contains(&Feature::Reconnect);
         let name = name(run);
         let queues = shape.queues.unwrap_or(1);
         let identity = HostIdentity { number: run, queues, nexuses, hostile: true };
@@ -83,7 +84,7 @@ impl Hosts {
         let adapter = |(nexus, slot)| Adapter { id: format!("{name}-{nexus}"), slot, gone: false };
         let adapters: Vec<_> = slots.map(adapter).collect();
         for (Adapter { id, slot, .. }, socket) in adapters.iter().zip(target.sockets()) {
-            let plugged = vm.plug_host(id, &SPARE_SLOTS[*slot], socket, shape);
+            let plugged = vm.plug_host(id, &SPARE_SLOTS[*slot], socket, shape, reconnects);
             plugged.map_err(|error| error.to_string())?;
         }
         self.own.insert(run, Own { target, adapters });
@@ -179,7 +180,7 @@ impl Hosts {
 
     /// Lets a stopped daemon go on.
     pub(super) fn resume(&mut self, run: RunId) -> Result<(), String> {
-        match self.own.get(&run) {
+        match self.own.get_mut(&run) {
             Some(own) => {
                 own.target.signal(TargetSignal::Continue).map_err(|error| error.to_string())
             }

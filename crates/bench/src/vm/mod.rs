@@ -77,6 +77,9 @@ pub enum VmError {
     Link(#[from] FrameError),
 }
 
+/// The first version of QEMU whose sockets reconnect after so many milliseconds; before, it was seconds.
+const RECONNECT_MS: (u32, u32, u32) = (9, 2, 0);
+
 /// A running virtual machine; dropping it kills QEMU.
 #[derive(Debug)]
 pub struct Vm {
@@ -84,6 +87,7 @@ pub struct Vm {
     qmp: qmp::Qmp,
     link: UnixStream,
     dir: PathBuf,
+    version: (u32, u32, u32),
 }
 
 impl Vm {
@@ -129,7 +133,8 @@ impl Vm {
         let messages = events.clone();
         let recorder = config.recorder.cloned();
         thread::spawn(move || forward(&reader, &messages, recorder.as_deref()));
-        Ok(Vm { child, qmp, link, dir: dir.to_owned() })
+        let version = config.qemu.version;
+        Ok(Vm { child, qmp, link, dir: dir.to_owned(), version })
     }
 
     /// Sends a message to the agent.
@@ -144,9 +149,16 @@ impl Vm {
         slot: &Slot,
         socket: &Path,
         shape: HostShape,
+        reconnects: bool,
     ) -> Result<(), QmpError> {
         let addr = json!({ "type": "unix", "data": { "path": socket } });
-        let backend = json!({ "type": "socket", "data": { "addr": addr, "server": false } });
+        let mut data = json!({ "addr": addr, "server": false });
+        if reconnects && self.version >= RECONNECT_MS {
+            data["reconnect-ms"] = 100.into();
+        } else if reconnects {
+            data["reconnect"] = 1.into();
+        }
+        let backend = json!({ "type": "socket", "data": data });
         self.qmp
             .execute("chardev-add", json!({ "id": format!("{id}-socket"), "backend": backend }))?;
         let mut device = args::host_device(id, &format!("{id}-socket"), shape);

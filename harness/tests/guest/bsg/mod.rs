@@ -12,6 +12,7 @@ mod journal;
 mod model;
 mod parameters;
 mod residual;
+mod restart;
 mod scsi_debug;
 mod sense;
 mod sg_io_v4;

@@ -11,11 +11,21 @@ use std::{
     ffi::CString,
     fs::{self, File},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use rustix::{io::Errno, system::finit_module};
+use rustix::{
+    fs::OFlags,
+    io::Errno,
+    system::{delete_module, finit_module},
+};
+
+use crate::wait;
 
 const DIR: &str = "/modules";
+
+/// How long something may go on using a module that nothing needs any more.
+const UNLOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The modules the image has.
 #[derive(Debug, Default)]
@@ -100,8 +110,25 @@ impl Modules {
     }
 }
 
+/// Unloads a module, as soon as nothing uses it any more.
+pub fn unload(name: &str) -> Result<(), String> {
+    let c_name = CString::new(canonical(name)).map_err(|error| error.to_string())?;
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let unloaded =
+        wait::until(
+            UNLOAD_DEADLINE,
+            format_args!("the last user of {name}"),
+            || match delete_module(&c_name, nonblock) {
+                Err(Errno::AGAIN) => None,
+                outcome => Some(outcome),
+            },
+        );
+    let outcome = unloaded.map_err(|error| error.to_string())?;
+    outcome.map_err(|error| format!("module {name} does not unload: {error}"))
+}
+
 /// Whether a module is loaded, or built in with a directory of its own in sysfs.
-fn is_loaded(name: &str) -> bool {
+pub fn is_loaded(name: &str) -> bool {
     Path::new("/sys/module").join(canonical(name)).exists()
 }
 

@@ -16,7 +16,7 @@ const CAPACITY: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 
 const LIMITS: [u8; 6] = [0x12, 1, 0xb0, 0, 64, 0];
 
 fn blocks_of_512_bytes(initiator: &Initiator<'_>) {
-    let expected = [[0, 0, 0, 0, 0, 0, 3, 0xff], [0, 0, 2, 0, 0, 0, 0, 0]].concat();
+    let expected = [[0, 0, 0, 0, 0, 0, 7, 0xff], [0, 0, 2, 0, 0, 0, 0, 0]].concat();
     assert_eq!(initiator.receive(&CAPACITY)[..16], expected);
     let limits = initiator.receive(&LIMITS);
     assert_eq!(limits[4..8], [1, 255, 0, 0], "WSNZ, COMPARE AND WRITE of 255 blocks");
@@ -26,7 +26,7 @@ fn blocks_of_512_bytes(initiator: &Initiator<'_>) {
 }
 
 fn blocks_of_4096_bytes(initiator: &Initiator<'_>) {
-    let expected = [[0, 0, 0, 0, 0, 0, 3, 0xff], [0, 0, 0x10, 0, 0, 0, 0, 0]].concat();
+    let expected = [[0, 0, 0, 0, 0, 0, 7, 0xff], [0, 0, 0x10, 0, 0, 0, 0, 0]].concat();
     assert_eq!(initiator.receive(&CAPACITY)[..16], expected);
     initiator.write(7, &[1, 2]);
     assert_eq!(initiator.read(6, 4), [0, 1, 2, 0]);
@@ -57,9 +57,9 @@ fn the_granule_of_a_thin_unit_is_one_block_of_4096_bytes(initiator: &Initiator<'
 
 fn the_last_block_is_the_last(initiator: &Initiator<'_>) {
     let block = initiator.filled(&[5]);
-    initiator.good_send(&[0x2a, 0, 0, 0, 3, 0xff, 0, 0, 1, 0], &block);
-    assert_eq!(initiator.receive(&[0x28, 0, 0, 0, 3, 0xff, 0, 0, 1, 0]), block);
+    initiator.good_send(&[0x2a, 0, 0, 0, 7, 0xff, 0, 0, 1, 0], &block);
+    assert_eq!(initiator.receive(&[0x28, 0, 0, 0, 7, 0xff, 0, 0, 1, 0]), block);
     let beyond = crate::Ended::Check(5, 0x21, 0);
-    initiator.send_expecting(&[0x2a, 0, 0, 0, 3, 0xff, 0, 0, 2, 0], &block, beyond);
-    initiator.ask_expecting(&[0x28, 0, 0, 0, 4, 0, 0, 0, 1, 0], beyond);
+    initiator.send_expecting(&[0x2a, 0, 0, 0, 7, 0xff, 0, 0, 2, 0], &block, beyond);
+    initiator.ask_expecting(&[0x28, 0, 0, 0, 8, 0, 0, 0, 1, 0], beyond);
 }

@@ -45,10 +45,10 @@ fn no_block_is_no_error(initiator: &Initiator<'_>) {
 }
 
 fn beyond_the_end_nothing_happens(initiator: &Initiator<'_>) {
-    let cdb = [0x89, 0, 0, 0, 0, 0, 0, 0, 3, 0xff, 0, 0, 0, 2, 0, 0];
+    let cdb = [0x89, 0, 0, 0, 0, 0, 0, 0, 7, 0xff, 0, 0, 0, 2, 0, 0];
     let data = initiator.filled(&[0, 0, 1, 1]);
     initiator.send_expecting(&cdb, &data, Check(5, 0x21, 0));
-    let last = initiator.receive(&[0x28, 0, 0, 0, 3, 0xff, 0, 0, 1, 0]);
+    let last = initiator.receive(&[0x28, 0, 0, 0, 7, 0xff, 0, 0, 1, 0]);
     assert!(last.iter().all(|byte| *byte == 0));
 }
 

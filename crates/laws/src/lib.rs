@@ -11,7 +11,9 @@
 #![forbid(unsafe_code)]
 
 mod block_sizes;
+mod blocks;
 mod compare_and_write;
+mod identity;
 mod initiator;
 mod mode_select;
 mod persistent_reservation;
@@ -27,7 +29,7 @@ mod write_same;
 pub use initiator::{Ended, Initiator};
 pub use transport::{Completion, Transport};
 
-/// The logical unit a law wants: a disk of 1024 blocks that is ready, not write protected and not
+/// The logical unit a law wants: a disk of 2048 blocks that is ready, not write protected and not
 /// reserved, all zeros, with its mode parameters at their defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Unit {
@@ -42,7 +44,7 @@ pub struct Unit {
 }
 
 /// NUMBER OF LOGICAL BLOCKS of every unit.
-pub const BLOCKS: u64 = 1024;
+pub const BLOCKS: u64 = 2048;
 
 /// 512-byte blocks.
 pub const DISK: Unit = Unit { name: "512", block_len: 512, physical_exponent: 0, thin: false };
@@ -115,7 +117,9 @@ impl Law {
 pub fn all() -> impl Iterator<Item = &'static Law> {
     [
         block_sizes::LAWS,
+        blocks::LAWS,
         compare_and_write::LAWS,
+        identity::LAWS,
         mode_select::LAWS,
         persistent_reservation::LAWS,
         provisioning::LAWS,

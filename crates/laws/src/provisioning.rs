@@ -58,26 +58,26 @@ fn status(initiator: &Initiator<'_>, lba: u16) -> Vec<(u16, u16, u8)> {
 }
 
 fn nothing_is_mapped_at_first(initiator: &Initiator<'_>) {
-    assert_eq!(status(initiator, 0), [(0, 1024, 1)]);
-    assert_eq!(status(initiator, 1000), [(1000, 24, 1)]);
+    assert_eq!(status(initiator, 0), [(0, 2048, 1)]);
+    assert_eq!(status(initiator, 1000), [(1000, 1048, 1)]);
     assert_eq!(initiator.read(0, 2), [0, 0]);
-    assert_eq!(status(initiator, 0), [(0, 1024, 1)], "reading maps nothing");
+    assert_eq!(status(initiator, 0), [(0, 2048, 1)], "reading maps nothing");
 }
 
 /// Granules are of eight blocks.
 fn a_write_maps_its_granules(initiator: &Initiator<'_>) {
     initiator.write(18, &[1]);
-    assert_eq!(status(initiator, 0), [(0, 16, 1), (16, 8, 0), (24, 1000, 1)]);
-    assert_eq!(status(initiator, 20), [(20, 4, 0), (24, 1000, 1)]);
+    assert_eq!(status(initiator, 0), [(0, 16, 1), (16, 8, 0), (24, 2024, 1)]);
+    assert_eq!(status(initiator, 20), [(20, 4, 0), (24, 2024, 1)]);
     initiator.write(23, &[2, 3]);
-    assert_eq!(status(initiator, 0), [(0, 16, 1), (16, 16, 0), (32, 992, 1)]);
+    assert_eq!(status(initiator, 0), [(0, 16, 1), (16, 16, 0), (32, 2016, 1)]);
     assert_eq!(initiator.read(17, 2), [0, 1]);
 }
 
 fn unmapped_blocks_read_as_zeros(initiator: &Initiator<'_>) {
     initiator.write(0, &[7; 32]);
     good_unmap(initiator, &[(8, 16)]);
-    assert_eq!(status(initiator, 0), [(0, 8, 0), (8, 16, 1), (24, 8, 0), (32, 992, 1)]);
+    assert_eq!(status(initiator, 0), [(0, 8, 0), (8, 16, 1), (24, 8, 0), (32, 2016, 1)]);
     assert_eq!(initiator.read(7, 18), [&[7][..], &[0; 16], &[7]].concat());
     initiator.write(9, &[8]);
     assert_eq!(initiator.read(8, 3), [0, 8, 0]);
@@ -88,7 +88,7 @@ fn unmap_takes_several_descriptors(initiator: &Initiator<'_>) {
     initiator.write(0, &[7; 64]);
     good_unmap(initiator, &[(48, 8), (0, 8), (16, 0), (24, 8), (0, 8)]);
     let expected =
-        [(0, 8, 1), (8, 16, 0), (24, 8, 1), (32, 16, 0), (48, 8, 1), (56, 8, 0), (64, 960, 1)];
+        [(0, 8, 1), (8, 16, 0), (24, 8, 1), (32, 16, 0), (48, 8, 1), (56, 8, 0), (64, 1984, 1)];
     assert_eq!(status(initiator, 0), expected);
     good_unmap(initiator, &[]);
     // PARAMETER LIST LENGTH zero.
@@ -100,7 +100,7 @@ fn unmap_takes_several_descriptors(initiator: &Initiator<'_>) {
 fn unmap_leaves_parts_of_granules(initiator: &Initiator<'_>) {
     initiator.write(0, &[7; 32]);
     good_unmap(initiator, &[(1, 7), (9, 6), (20, 11)]);
-    assert_eq!(status(initiator, 0), [(0, 32, 0), (32, 992, 1)]);
+    assert_eq!(status(initiator, 0), [(0, 32, 0), (32, 2016, 1)]);
     assert_eq!(initiator.read(0, 32), [7; 32]);
     good_unmap(initiator, &[(4, 16)]);
     assert_eq!(initiator.read(0, 32), [&[7; 8][..], &[0; 8], &[7; 16]].concat());
@@ -112,15 +112,15 @@ fn write_same_unmaps_what_reads_the_same(initiator: &Initiator<'_>) {
     let ten = |lba, blocks| [0x41, 0x08, 0, 0, 0, lba, 0, 0, blocks, 0];
     initiator.good_send(&ten(4, 16), &initiator.filled(&[0]));
     assert_eq!(initiator.read(0, 24), [&[7; 4][..], &[0; 16], &[7; 4]].concat());
-    assert_eq!(status(initiator, 0), [(0, 8, 0), (8, 8, 1), (16, 48, 0), (64, 960, 1)]);
+    assert_eq!(status(initiator, 0), [(0, 8, 0), (8, 8, 1), (16, 48, 0), (64, 1984, 1)]);
     initiator.good_send(&ten(24, 8), &initiator.filled(&[9]));
     assert_eq!(initiator.read(24, 8), [9; 8]);
     let ndob = [0x93, 0x09, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 8, 0, 0];
     initiator.good(&ndob);
-    assert_eq!(status(initiator, 16), [(16, 16, 0), (32, 8, 1), (40, 24, 0), (64, 960, 1)]);
+    assert_eq!(status(initiator, 16), [(16, 16, 0), (32, 8, 1), (40, 24, 0), (64, 1984, 1)]);
     // Without UNMAP zeros are written.
     initiator.good_send(&[0x41, 0, 0, 0, 0, 40, 0, 0, 8, 0], &initiator.filled(&[0]));
-    assert_eq!(status(initiator, 40), [(40, 24, 0), (64, 960, 1)]);
+    assert_eq!(status(initiator, 40), [(40, 24, 0), (64, 1984, 1)]);
     assert_eq!(initiator.read(40, 8), [0; 8]);
 }
 
@@ -148,7 +148,7 @@ fn lists_that_are_no_lists_are_refused(initiator: &Initiator<'_>) {
 
 fn all_descriptors_or_none(initiator: &Initiator<'_>) {
     initiator.write(0, &[7; 8]);
-    let (cdb, list) = unmap(&[(0, 8), (1020, 5)]);
+    let (cdb, list) = unmap(&[(0, 8), (2044, 5)]);
     initiator.send_expecting(&cdb, &list, Check(5, 0x21, 0));
     assert_eq!(initiator.read(0, 8), [7; 8]);
 }
@@ -181,33 +181,33 @@ fn status_beyond_the_end_is_refused(initiator: &Initiator<'_>) {
         let [high, low] = lba.to_be_bytes();
         [0x9e, 0x12, 0, 0, 0, 0, 0, 0, high, low, 0, 0, 0, 64, 0, 0]
     };
-    initiator.ask_expecting(&cdb(1024), Check(5, 0x21, 0));
-    assert_eq!(status(initiator, 1023), [(1023, 1, 1)]);
+    initiator.ask_expecting(&cdb(2048), Check(5, 0x21, 0));
+    assert_eq!(status(initiator, 2047), [(2047, 1, 1)]);
 }
 
 fn unmap_of_the_last_granule(initiator: &Initiator<'_>) {
     let block = initiator.filled(&[7]);
-    initiator.good_send(&[0x2a, 0, 0, 0, 3, 0xff, 0, 0, 1, 0], &block);
-    assert_eq!(status(initiator, 1000), [(1000, 16, 1), (1016, 8, 0)]);
-    good_unmap(initiator, &[(1016, 8)]);
-    assert_eq!(status(initiator, 1000), [(1000, 24, 1)]);
+    initiator.good_send(&[0x2a, 0, 0, 0, 7, 0xff, 0, 0, 1, 0], &block);
+    assert_eq!(status(initiator, 1000), [(1000, 1040, 1), (2040, 8, 0)]);
+    good_unmap(initiator, &[(2040, 8)]);
+    assert_eq!(status(initiator, 1000), [(1000, 1048, 1)]);
 }
 
 fn every_block_is_a_granule(initiator: &Initiator<'_>) {
     initiator.write(3, &[1, 2, 3]);
     good_unmap(initiator, &[(4, 1)]);
     assert_eq!(initiator.read(2, 5), [0, 1, 0, 3, 0]);
-    let expected = [(0, 3, 1), (3, 1, 0), (4, 1, 1), (5, 1, 0), (6, 1018, 1)];
+    let expected = [(0, 3, 1), (3, 1, 0), (4, 1, 1), (5, 1, 0), (6, 2042, 1)];
     assert_eq!(status(initiator, 0), expected);
 }
 
 /// UNMAP is a hint, and a fully provisioned unit does not take it.
 fn every_block_of_a_full_unit_is_mapped_and_stays_so(initiator: &Initiator<'_>) {
     initiator.write(0, &[7; 8]);
-    assert_eq!(status(initiator, 0), [(0, 1024, 0)]);
+    assert_eq!(status(initiator, 0), [(0, 2048, 0)]);
     good_unmap(initiator, &[(0, 8)]);
     assert_eq!(initiator.read(0, 8), [7; 8]);
-    assert_eq!(status(initiator, 3), [(3, 1021, 0)]);
-    let (cdb, list) = unmap(&[(1020, 5)]);
+    assert_eq!(status(initiator, 3), [(3, 2045, 0)]);
+    let (cdb, list) = unmap(&[(2044, 5)]);
     initiator.send_expecting(&cdb, &list, Check(5, 0x21, 0));
 }

@@ -32,7 +32,7 @@ fn every_supported_log_page_is_there(initiator: &Initiator<'_>) {
 fn log_pages_that_are_not_are_refused(initiator: &Initiator<'_>) {
     let refused = |cdb: &[u8]| initiator.ask_expecting(cdb, Check(5, 0x24, 0)).specific();
     assert_eq!(refused(&log_sense(0x3e, 0, 0, 255)), [0xcd, 0, 2]);
-    assert_eq!(refused(&log_sense(0x0d, 1, 0, 255)), [0xc0, 0, 3]);
+    assert_eq!(refused(&log_sense(0x0d, 0x77, 0, 255)), [0xc0, 0, 3]);
     // SP: there is nothing to save.
     assert_eq!(refused(&[0x4d, 1, 0x4d, 0, 0, 0, 0, 0, 255, 0]), [0xc8, 0, 1]);
 }

@@ -30,14 +30,14 @@ fn verify(bytchk: u8, lba: u16, blocks: u8) -> [Vec<u8>; 2] {
 }
 
 fn without_comparing_it_wants_blocks_that_are_there(initiator: &Initiator<'_>) {
-    for cdb in verify(0, 1000, 24).iter().chain(&verify(0, 1024, 0)) {
+    for cdb in verify(0, 2024, 24).iter().chain(&verify(0, 2048, 0)) {
         initiator.good(cdb);
     }
-    for cdb in verify(0, 1000, 25).iter().chain(&verify(0, 1025, 0)) {
+    for cdb in verify(0, 2024, 25).iter().chain(&verify(0, 2049, 0)) {
         initiator.run_expecting(cdb, OUT_OF_RANGE);
     }
     // The whole unit.
-    initiator.good(&[0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0]);
+    initiator.good(&[0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0]);
 }
 
 fn bytchk_01_compares_every_block(initiator: &Initiator<'_>) {
@@ -67,7 +67,7 @@ fn bytchk_11_compares_every_block_with_one(initiator: &Initiator<'_>) {
         initiator.send_expecting(&verify(3, lba, blocks)[0], &initiator.filled(&[9]), MISCOMPARE);
     }
     // Zeros up to the end.
-    initiator.good_send(&verify(3, 1000, 24)[1], &initiator.filled(&[0]));
+    initiator.good_send(&verify(3, 2024, 24)[1], &initiator.filled(&[0]));
 }
 
 fn nothing_is_written(initiator: &Initiator<'_>) {

@@ -3,7 +3,7 @@
 use crate::{Initiator, initiator::Ended::Check, laws};
 
 laws! { "write_same"
-    DISK One: every_block_is_the_one_that_was_sent, ndob_writes_zeros_and_takes_no_data,
+    DISK One: every_block_is_the_one_that_was_sent, ndob_writes_zeros_and_takes_no_data, ten_has_no_ndob,
         zero_blocks_and_too_many_are_refused, beyond_the_end_nothing_is_written,
         unmap_and_anchor_are_refused_where_every_block_is_mapped, it_is_a_write;
     DISK_4K One: every_block_is_the_one_that_was_sent, ndob_writes_zeros_and_takes_no_data;
@@ -41,7 +41,10 @@ fn ndob_writes_zeros_and_takes_no_data(initiator: &Initiator<'_>) {
     initiator.write(0, &[1, 2, 3, 4]);
     initiator.good(&sixteen(1, 1, 2));
     assert_eq!(initiator.read(0, 4), [1, 0, 0, 4]);
-    // WRITE SAME(10) has no NDOB.
+}
+
+/// NDOB is bit 0 of byte 1 of WRITE SAME(16), and there it is reserved.
+fn ten_has_no_ndob(initiator: &Initiator<'_>) {
     let refused = initiator.run_expecting(&ten(1, 1, 2), INVALID);
     assert_eq!(refused.specific(), [0xc8, 0, 1]);
 }
@@ -59,9 +62,9 @@ fn zero_blocks_and_too_many_are_refused(initiator: &Initiator<'_>) {
 }
 
 fn beyond_the_end_nothing_is_written(initiator: &Initiator<'_>) {
-    let cdb = [0x41, 0, 0, 0, 3, 0xfe, 0, 0, 3, 0];
+    let cdb = [0x41, 0, 0, 0, 7, 0xfe, 0, 0, 3, 0];
     initiator.send_expecting(&cdb, &initiator.filled(&[7]), Check(5, 0x21, 0));
-    let last = initiator.receive(&[0x28, 0, 0, 0, 3, 0xfe, 0, 0, 2, 0]);
+    let last = initiator.receive(&[0x28, 0, 0, 0, 7, 0xfe, 0, 0, 2, 0]);
     assert!(last.iter().all(|byte| *byte == 0));
 }
 

@@ -1,6 +1,8 @@
 //! The laws that hold for every implementation, tried through the kernel: a test for each subject, on our
 //! target, with one initiator and with two.
 
+mod differences;
+mod scsi_debug;
 mod transport;
 
 use std::collections::BTreeSet;
@@ -37,7 +39,7 @@ mod one {
     use super::*;
 
     subjects! { SUBJECTS, Needs::DEFAULT, 1, Way::SgIoV4;
-        block_sizes, compare_and_write, mode_select, persistent_reservation, provisioning, reports,
+        block_sizes, blocks, compare_and_write, identity, mode_select, persistent_reservation, provisioning, reports,
         reserve, start_stop, unit_attention, verify, write_same
     }
 }
@@ -56,7 +58,7 @@ mod uring {
     use super::*;
 
     subjects! { SUBJECTS, URING_CMD, 1, Way::UringCmd;
-        mode_select, start_stop, verify
+        blocks, mode_select, start_stop, verify
     }
 }
 

@@ -73,7 +73,8 @@ struct TargetArgs {
     #[arg(long, value_enum, default_value_t = WaitArg::Poll)]
     wait: WaitArg,
 
-    /// Directory for images of 128 MiB, on a tmpfs [default: /dev/shm].
+    /// Directory for images of 128 MiB. On a disk they are read from its page cache, which moves more
+    /// at once than a tmpfs does [default: /dev/shm].
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
 

@@ -27,7 +27,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A daemon did not start.
-    #[error("cannot start {}: {source}; give its path", program.display())]
+    #[error("cannot start {}: {source}", program.display())]
     Start {
         /// The daemon.
         program: PathBuf,

@@ -5,6 +5,7 @@ mod ci;
 mod command;
 mod coverage;
 mod doctor;
+mod fuzz;
 mod kernel_args;
 mod kernel_data;
 mod kernels;
@@ -36,6 +37,7 @@ enum Task {
     VmTest(Box<vm_test::Args>),
     Coverage(Box<coverage::Args>),
     SelfTest(self_test::Args),
+    Fuzz(fuzz::Args),
     Mutants(mutants::Args),
     Bench(bench_target::Args),
 }
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
             Task::VmTest(args) => vm_test::run(&args),
             Task::Coverage(args) => coverage::run(&args),
             Task::SelfTest(args) => self_test::run(&args),
+            Task::Fuzz(args) => fuzz::run(&args),
             Task::Mutants(args) => mutants::run(&args),
             Task::Bench(args) => bench_target::run(&args),
         });

@@ -70,6 +70,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "lints", place: Place::Host, run: lints },
     Step { name: "documentation", place: Place::Host, run: documentation },
     Step { name: "host tests", place: Place::Host, run: host_tests },
+    Step { name: "fuzz", place: Place::Host, run: crate::fuzz::briefly },
     Step { name: VM_TESTS, place: Place::Guest, run: vm_tests },
     Step { name: "self-test", place: Place::Guest, run: self_test },
 ];

@@ -130,7 +130,7 @@ fn accept(
 fn converse(target: &Target, stream: UnixStream) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
-    let mut conversation = Conversation { target, greeted: false };
+    let mut conversation = Conversation::new(target);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -155,7 +155,9 @@ fn converse(target: &Target, stream: UnixStream) -> io::Result<()> {
     }
 }
 
-struct Conversation<'a> {
+/// What is said with one client, without a socket.
+#[derive(Debug)]
+pub struct Conversation<'a> {
     target: &'a Target,
     greeted: bool,
 }
@@ -225,8 +227,15 @@ fn done(result: Result<(), ChangeError>) -> Result<Reply, String> {
     result.map(|()| Reply::Done).map_err(|error| error.to_string())
 }
 
-impl Conversation<'_> {
-    fn respond(&mut self, line: &[u8]) -> Response {
+impl<'a> Conversation<'a> {
+    /// With a client that has said nothing yet.
+    #[must_use]
+    pub fn new(target: &'a Target) -> Self {
+        Conversation { target, greeted: false }
+    }
+
+    /// Carries out what a line asks for, and answers.
+    pub fn respond(&mut self, line: &[u8]) -> Response {
         match serde_json::from_slice(line) {
             Ok(Request { id, command }) => Response { id, result: self.carry_out(command) },
             Err(error) => Response { id: 0, result: Err(format!("not understood: {error}")) },

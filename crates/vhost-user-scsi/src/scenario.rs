@@ -29,7 +29,15 @@ pub enum ScenarioProblem {
 /// # Errors
 /// What is wrong with it.
 pub fn read(path: &Path) -> Result<Scenario, ScenarioProblem> {
-    let scenario = Scenario::parse(&fs::read_to_string(path)?)?;
+    parse(&fs::read_to_string(path)?)
+}
+
+/// The same of the text of such a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(text: &str) -> Result<Scenario, ScenarioProblem> {
+    let scenario = Scenario::parse(text)?;
     // Where a unit is makes no difference to what is wrong with a rule.
     faults::compile(&scenario.rules, device_server::LunAddress { target: 0, lun: 0 }, true)?;
     Ok(scenario)

@@ -6,7 +6,9 @@
 //! * `session` is what the messages do; `memory` and `inflight` are what they share.
 //! * `worker` waits for kicks and has queues served.
 //! * `ring` is a queue's life, `split` the structures in guest memory.
+//! * `detached` is a ring without a front end, for tests that are their own.
 
+mod detached;
 mod front_end;
 mod inflight;
 mod memory;
@@ -15,6 +17,7 @@ mod session;
 mod split;
 mod worker;
 
+pub use detached::{Detached, Placed};
 pub use front_end::{Connection, FrontEnd};
 pub(crate) use memory::{Memory, Segment};
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::command::{cargo, run as run_command};
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
-    /// [TARGET] [--executions N | --seconds S] [--seed X] [--session N]; `--help` tells all.
+    /// `[TARGET] [--executions N | --seconds S] [--seed X] [--session N]`; `--help` tells all.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }

@@ -1,9 +1,9 @@
 //! Faults as this target carries them out: the words of `scsi-fault` with their names looked up and their
 //! contradictions refused.
 //!
-//! [`compile`] does that where rules are installed; [`condition`] says which events a rule is about,
-//! [`conduct`] what becomes of them. Who carries it out is where the steps of a request are:
-//! [`crate::unit`] lets it wait, the queues execute and answer it.
+//! `compile` does that where rules are installed; `condition` says which events a rule is about,
+//! `conduct` what becomes of them. Who carries it out is where the steps of a request are:
+//! the unit lets it wait, the queues execute and answer it.
 
 mod compile;
 mod condition;

@@ -36,6 +36,10 @@ pub const REQUEST_QUEUES_MAX: usize = QUEUES_MAX - FIRST_REQUEST_QUEUE;
 /// How long a reset or a task management function waits for requests in flight.
 const WAIT_LIMIT: Duration = Duration::from_secs(3);
 
+/// Most addresses that units are plugged at, beside those of the beginning: something is kept for each, and
+/// whoever plugs and unplugs without end must not have it grow without end.
+const PLUGGED_MAX: usize = 1024;
+
 /// Why a logical unit was not changed. Nothing has happened to it then.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
@@ -45,6 +49,9 @@ pub enum ChangeError {
     /// A rule cannot be carried out.
     #[error(transparent)]
     Rule(#[from] RuleProblem),
+    /// So many addresses have had a unit that the journals of more are not kept.
+    #[error("units have been plugged at {PLUGGED_MAX} addresses; plug at one of them")]
+    TooMany,
     /// No unit attention condition has this text.
     #[error("`{0}` is no unit attention condition of the table of additional sense codes")]
     NoAttention(String),
@@ -90,6 +97,7 @@ pub struct Target {
     device: Device,
     /// Every unit there has ever been: the journal of one that is gone is still of interest.
     units: ArcSwap<BTreeMap<LunAddress, Arc<Unit>>>,
+    units_at_start: usize,
     /// One for each port.
     events: Vec<EventQueue>,
     ports: usize,
@@ -126,6 +134,7 @@ impl Target {
         assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
         let addresses = device.addresses();
         let target = Arc::new(Target {
+            units_at_start: addresses.len(),
             units: ArcSwap::from_pointee(
                 addresses
                     .into_iter()
@@ -275,6 +284,11 @@ impl Target {
         config: LuConfig,
         silent: bool,
     ) -> Result<(), ChangeError> {
+        if self.unit(address).is_none()
+            && self.units.load().len() >= self.units_at_start + PLUGGED_MAX
+        {
+            return Err(ChangeError::TooMany);
+        }
         // First, so that whoever finds the unit finds what is kept for it.
         self.units.rcu(|units| {
             let mut units = BTreeMap::clone(units);

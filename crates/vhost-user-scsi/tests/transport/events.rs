@@ -216,3 +216,25 @@ fn broken_event_ring_loses_events_and_nothing_else() {
     guest.kick_anyway(EVENT_QUEUE);
     assert_eq!(event(&guest, buffers[0]), (MISSED, [0; 8], 0));
 }
+
+/// The daemon keeps the journals of units that are gone, but not without end.
+#[test]
+fn plugging_everywhere_comes_to_an_end() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let addresses = (4..=255_u8).flat_map(|target| (0..=255_u16).map(move |lun| (target, lun)));
+    let mut refused = None;
+    for (count, (target, lun)) in addresses.enumerate() {
+        let address = LunAddress { target, lun };
+        if let Err(error) = plug(&mut client, address, true) {
+            refused = Some((count, error.to_string()));
+            break;
+        }
+        client.done(Command::Unplug { address, silent: true }).expect("there");
+    }
+    let (count, reason) = refused.expect("an end");
+    assert_eq!(count, 1024);
+    assert!(reason.contains("plugged at 1024 addresses"), "{reason}");
+    let known = LunAddress { target: 4, lun: 0 };
+    plug(&mut client, known, true).expect("an address that is known");
+}

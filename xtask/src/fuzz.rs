@@ -2,7 +2,7 @@
 
 use crate::command::{cargo, run as run_command};
 
-/// Sends random input to whatever reads what a guest, a scenario, a control client or a front end wrote.
+/// Sends random input to whatever reads what a guest, a scenario or a control client wrote.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {

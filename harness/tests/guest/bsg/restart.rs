@@ -23,6 +23,8 @@ const RECONNECTS: Needs = Needs {
 
 const ROUNDS: u32 = 50;
 const IN_FLIGHT: u32 = 16;
+/// So many of them the daemon has fetched and not answered when it is killed.
+const HELD: u64 = 8;
 
 /// Writes a round's blocks, each where the round before has written too.
 fn submit(bsg: &mut BsgUring, round: u32) -> BTreeMap<u64, u32> {
@@ -44,7 +46,10 @@ fn acknowledged_writes_survive_fifty_kills() {
     let lun = Lun::with(LunSpec { medium, ..LunSpec::default() });
     let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
     for round in 1..=ROUNDS {
+        // The daemon that is killed has begun none of these, and its successor holds nothing.
+        lun.hold(HELD);
         let mut writes = submit(&mut bsg, round);
+        lun.held(usize::try_from(HELD).expect("a few"));
         bench::signal_target(TargetSignal::Restart);
         while !writes.is_empty() {
             let done = bsg.wait(soon()).expect("completed");

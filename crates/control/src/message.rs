@@ -385,7 +385,7 @@ pub struct TaskManagementEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HeldEntry {
-    /// Host CLOCK_MONOTONIC when the descriptor was fetched, in microseconds.
+    /// Host CLOCK_MONOTONIC when the descriptor was fetched, in microseconds; 0 where no journals are kept.
     pub fetched_us: u64,
     /// Name of the command or function, as in the other entries.
     pub name: String,

@@ -31,6 +31,8 @@ pub(crate) fn ratio(operation: Operation, medium: Medium, len: usize) -> f64 {
     }
 }
 
+/// Most CPU time that the journal takes, in nanoseconds for each command.
+pub(crate) const JOURNAL_NS: f64 = 150.0;
 /// Most resident memory with 256 idle units, in MB.
 pub const IDLE_MB: f64 = 20.0;
 /// Most seconds from start to the first answer with 16384 units.

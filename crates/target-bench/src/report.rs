@@ -5,7 +5,9 @@ use std::{fmt::Write, path::PathBuf};
 use serde::Serialize;
 
 use crate::{
-    Wait, aim, peer,
+    Wait,
+    aim::{self, Medium},
+    peer,
     rounds::{self, Line, Sample, Samples, Subject},
     statistics::Spread,
     workload::Operation,
@@ -120,6 +122,14 @@ impl Row {
     }
 }
 
+/// What the journal costs: the difference to a daemon without one, by round.
+fn journal_ns(samples: &Samples) -> Vec<f64> {
+    let of = |subject| samples.get(&(rounds::JOURNAL_WORKLOAD, subject));
+    let pairs = of(Subject::Ours(Medium::Ram)).zip(of(Subject::Unrecorded));
+    let pairs = pairs.into_iter().flat_map(|(with, without)| with.iter().zip(without));
+    pairs.map(|(with, without)| (with.cpu_us - without.cpu_us) * 1e3).collect()
+}
+
 impl Report {
     pub(crate) fn new(
         setting: Setting,
@@ -132,10 +142,11 @@ impl Report {
             let figure = Spread::of(figures.iter().copied())?;
             Some(LifeRow { name, unit, figure, aim })
         };
+        let journal = life(rounds::JOURNAL, "ns a command", &journal_ns(samples), aim::JOURNAL_NS);
         let idle = life(rounds::IDLE, "MB resident", idle_mb, aim::IDLE_MB);
         let start = life(rounds::START, "s to the first answer", start_seconds, aim::START_SECONDS);
         let commands = lines.iter().filter_map(|line| Row::new(line, samples)).collect();
-        Report { setting, commands, life: [idle, start].into_iter().flatten().collect() }
+        Report { setting, commands, life: [journal, idle, start].into_iter().flatten().collect() }
     }
 
     /// For programs: every figure, and the settings.
@@ -192,7 +203,7 @@ impl Report {
         format!(
             "{rounds} rounds of {sample_ms} ms; {cpus}, which {wait}; files in {}; load average {load} \
              after.\nMedians, with quartiles in brackets. The ratio is of CPU, {} being 1; it has a file \
-             in both lines and cannot write.\nThe journal is always on: what it costs is not told apart.\n",
+             in both lines and cannot write.\n",
             images.display(),
             peer::NAME
         )
@@ -242,7 +253,7 @@ fn columns(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{aim::Medium, workload::WORKLOADS};
+    use crate::workload::WORKLOADS;
 
     fn sample(cpu_us: f64) -> Sample {
         Sample { cpu_us, kiops: 100.0, p50_us: 8.0, p99_us: 20.0 }

@@ -39,6 +39,9 @@ const IMAGE_DIR: &str = "/dev/shm";
 /// Names of what is measured beside commands.
 pub(crate) const IDLE: &str = "idle-256-luns";
 pub(crate) const START: &str = "start-16384-luns";
+/// The cost of the journal, told from this workload: one that does next to nothing else.
+pub(crate) const JOURNAL: &str = "journal-tur-qd32";
+pub(crate) const JOURNAL_WORKLOAD: &str = "tur-qd32";
 
 /// The other implementation.
 #[derive(Clone, Debug)]
@@ -74,6 +77,8 @@ pub struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     Ours(Medium),
+    /// Ours without a journal, in memory.
+    Unrecorded,
     /// It has a file.
     Peer,
 }
@@ -141,6 +146,9 @@ impl Plan {
             match turns.last_mut().filter(|(workload, _)| workload.name == line.workload.name) {
                 Some((_, subjects)) => subjects.push(Subject::Ours(line.medium)),
                 None => turns.push((line.workload, vec![Subject::Ours(line.medium)])),
+            }
+            if line.medium == Medium::Ram && line.workload.name == JOURNAL_WORKLOAD {
+                turns.last_mut().expect("just pushed").1.push(Subject::Unrecorded);
             }
         }
         for (workload, subjects) in &mut turns {
@@ -291,6 +299,7 @@ fn set_up<'m>(
 ) -> Result<Running<'m>, Error> {
     let (name, program) = match (subject, &request.peer) {
         (Subject::Ours(Medium::Ram), _) => ("ram", &request.ours),
+        (Subject::Unrecorded, _) => ("unrecorded", &request.ours),
         (Subject::Ours(Medium::File), _) => ("file", &request.ours),
         (Subject::Peer, Peer::Program(path)) => ("peer", path),
         (Subject::Peer, Peer::Absent(_)) => unreachable!("it has no turns"),
@@ -298,7 +307,7 @@ fn set_up<'m>(
     let (socket, image) = (place.socket(name), place.image(name));
     let mut command = Command::new(program);
     match subject {
-        Subject::Ours(Medium::Ram) => {
+        Subject::Ours(Medium::Ram) | Subject::Unrecorded => {
             command.arg("--socket").arg(&socket);
             command.arg("--disk").arg(image::IMAGE_LEN.to_string());
         }
@@ -310,10 +319,15 @@ fn set_up<'m>(
             command.arg("--socket-path").arg(&socket).arg(&image);
         }
     }
-    if subject != Subject::Ours(Medium::Ram) {
+    let in_memory = matches!(subject, Subject::Ours(Medium::Ram) | Subject::Unrecorded);
+    if !in_memory {
         image::write(&image)?;
     }
+    if subject == Subject::Unrecorded {
+        command.args(["--journal-len", "0"]);
+    }
     let name = match subject {
+        Subject::Unrecorded => "sensecheck-target (no journal)".to_owned(),
         Subject::Ours(medium) => format!("sensecheck-target ({})", medium.name()),
         Subject::Peer => peer::NAME.to_owned(),
     };
@@ -322,7 +336,7 @@ fn set_up<'m>(
     let daemon = Daemon::start(&name, command, cpus.daemon, &place.log("daemon"))?;
     let mut session = connect(&daemon, &socket, memory)?;
     blame(session.wake_unit(), &daemon)?;
-    if subject == Subject::Ours(Medium::Ram) {
+    if in_memory {
         blame(session.fill_medium(), &daemon)?;
     }
     Ok(Running { session, daemon })
@@ -399,6 +413,7 @@ mod tests {
     fn peer_has_a_turn_at_each_workload_but_writes() {
         let plan = plan(&["4k-qd32"]).expect("two workloads");
         let (ram, file) = (Subject::Ours(Medium::Ram), Subject::Ours(Medium::File));
+
         let turns = |peer| -> Vec<_> {
             plan.turns(peer).into_iter().map(|(load, who)| (load.name, who)).collect()
         };
@@ -406,5 +421,7 @@ mod tests {
             [("read-4k-qd32", vec![ram, file, Subject::Peer]), ("write-4k-qd32", vec![ram, file])];
         assert_eq!(turns(true), with);
         assert_eq!(turns(false)[0].1, [ram, file]);
+        let journal = Plan::new(&["tur-qd32/ram".to_owned()]).expect("one").turns(false);
+        assert_eq!(journal[0].1, [ram, Subject::Unrecorded]);
     }
 }

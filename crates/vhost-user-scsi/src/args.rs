@@ -6,7 +6,10 @@ use clap::Parser;
 use device_server::{
     DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig, PhysicalBlocks, Provisioning,
 };
-use vhost_user_scsi::target::{REQUEST_QUEUES_MAX, Settings};
+use vhost_user_scsi::{
+    journal::JOURNAL_LEN,
+    target::{REQUEST_QUEUES_MAX, Settings},
+};
 
 const EXAMPLES: &str = "\
 Addresses:
@@ -88,6 +91,11 @@ pub(crate) struct Args {
     #[arg(long)]
     hostile: bool,
 
+    /// Commands that the journal of each logical unit keeps, the newest; 0 for no journal, which makes a
+    /// command some 50 ns cheaper.
+    #[arg(long, value_name = "N", default_value_t = JOURNAL_LEN)]
+    journal_len: usize,
+
     /// Number that tells the units of this daemon from those of others in one guest; part of their
     /// designators (INQUIRY, VPD page 83h).
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -108,7 +116,11 @@ fn parse_queues(text: &str) -> Result<usize, String> {
 impl Args {
     /// How the device is reached.
     pub(crate) fn settings(&self) -> Settings {
-        Settings { hostile: self.hostile, ..Settings::new(self.sockets.len(), self.queues) }
+        Settings {
+            hostile: self.hostile,
+            journal_len: self.journal_len,
+            ..Settings::new(self.sockets.len(), self.queues)
+        }
     }
 
     /// The device asked for.

@@ -216,10 +216,8 @@ impl Chain {
         self.ticket.is_stale()
     }
 
-    /// Tells the driver of chains of the same ring that are completed, to be called before anything that
-    /// may take long: it is told of small ones in batches.
-    pub fn tell_driver(&self) {
-        self.ticket.ring().tell();
+    pub(crate) fn into_ticket(self) -> Ticket {
+        self.ticket
     }
 
     /// Gives back something: so many entries of this id, its own if there is none, and length.
@@ -227,15 +225,8 @@ impl Chain {
         self.ticket.complete_falsely(id, len, times);
     }
 
-    /// As [`Chain::complete`], and tells the driver of it at once.
-    pub fn complete_and_tell(self, used_len: u32) {
-        let ring = self.ticket.ring().clone();
-        self.complete(used_len);
-        ring.tell();
-    }
-
-    /// Gives the chain back to the driver with `used_len` bytes written from the beginning of the
-    /// device-writable part. Nothing happens if the ring has been stopped since.
+    /// Gives the chain back to the driver, and tells it, with `used_len` bytes written from the beginning of
+    /// the device-writable part. Nothing happens if the ring has been stopped since.
     pub fn complete(self, used_len: u32) {
         self.ticket.complete(used_len);
     }

@@ -270,7 +270,7 @@ impl TaskManagement {
     /// Writes journal and response. It stays in flight until then.
     fn respond(self, chain: Chain, response: u8) {
         for running in &self.running {
-            running.unit().record(TaskManagementRecord {
+            running.unit().record(|| TaskManagementRecord {
                 fetched_us: self.fetched_us,
                 completed_us: now_us(),
                 function: self.function,

@@ -60,7 +60,11 @@ impl Held {
     /// Does what it asks for.
     pub(crate) fn carry_out(self, target: &Target) {
         match self {
-            Held::Command(command) => command.carry_out(target),
+            Held::Command(command) => {
+                if let Some(finished) = command.carry_out(target) {
+                    finished.complete();
+                }
+            }
             Held::TaskManagement(chain, management) => management.carry_out(target, chain),
         }
     }

@@ -14,8 +14,8 @@ use crate::{
 /// A rule that fired.
 pub(crate) type FiredRule = fault::Rule<Condition, Conduct>;
 
-/// Entries a journal keeps. The oldest goes when one more comes.
-pub const JOURNAL_LEN_MAX: usize = 4096;
+/// Entries a journal keeps if nothing else is said. The oldest goes when one more comes.
+pub const JOURNAL_LEN: usize = 4096;
 
 /// One answered request, as compact as it is kept.
 #[derive(Clone, Debug)]
@@ -91,25 +91,34 @@ impl From<TaskManagementRecord> for Record {
 }
 
 /// The journal of a logical unit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
     records: VecDeque<Record>,
+    len_max: usize,
     dropped: u64,
 }
 
 impl Journal {
+    /// One that keeps so many records.
+    #[must_use]
+    pub fn new(len_max: usize) -> Self {
+        Journal { records: VecDeque::new(), len_max, dropped: 0 }
+    }
+
     /// Appends a record.
     pub fn push(&mut self, record: Record) {
-        if self.records.len() == JOURNAL_LEN_MAX {
-            self.records.pop_front();
+        if self.records.len() == self.len_max {
             self.dropped += 1;
+            if self.records.pop_front().is_none() {
+                return;
+            }
         }
         self.records.push_back(record);
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Journal::default();
+        *self = Journal::new(self.len_max);
     }
 
     /// The journal in the words of the control socket. What is held is no part of it.
@@ -229,7 +238,7 @@ mod tests {
 
     #[test]
     fn page_names_commands_and_prints_bytes_in_hex() {
-        let mut journal = Journal::default();
+        let mut journal = Journal::new(JOURNAL_LEN);
         journal.push(record(7).into());
         let page = journal.page();
         let expected = JournalEntry {
@@ -253,7 +262,7 @@ mod tests {
 
     #[test]
     fn page_names_task_management_functions() {
-        let mut journal = Journal::default();
+        let mut journal = Journal::new(JOURNAL_LEN);
         let record = TaskManagementRecord {
             fetched_us: 3,
             completed_us: 4,
@@ -302,11 +311,11 @@ mod tests {
 
     #[test]
     fn journal_keeps_the_newest_and_counts_the_rest() {
-        let mut journal = Journal::default();
+        let mut journal = Journal::new(JOURNAL_LEN);
         for _ in 0..3 {
             journal.push(record(1).into());
         }
-        for _ in 0..JOURNAL_LEN_MAX {
+        for _ in 0..JOURNAL_LEN {
             journal.push(record(2).into());
         }
         let page = journal.page();

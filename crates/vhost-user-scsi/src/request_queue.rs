@@ -24,6 +24,11 @@ use crate::{
 /// What a fault fills a buffer with that is longer than the data.
 const EXTENSION: u8 = 0xa5;
 
+/// So many commands are given back together at most, so that the driver gets its first answers early.
+const BATCH_MAX: usize = 8;
+/// Before a command with more data than this, in bytes, the driver is told of what came before.
+const QUICK_LEN_MAX: u32 = 64 << 10;
+
 /// Length of the device-readable header.
 const REQUEST_LEN: u32 = 51;
 /// Length of the device-writable header.
@@ -34,22 +39,38 @@ const _: () = assert!(size_of::<CmdResp>() == RESPONSE_LEN as usize);
 
 /// Serves everything that is available on the queue.
 pub(crate) fn serve(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) {
-    ring.drain(|ring| match fetch(target, nexus, queue, ring)? {
-        Fetched::Nothing => Ok(false),
-        Fetched::Waits => Ok(true),
-        Fetched::Command(command) => {
-            command.carry_out(target);
-            Ok(true)
+    let mut batch = Batch::new(ring);
+    ring.drain(|ring| {
+        match fetch(target, nexus, queue, ring, &mut batch)? {
+            Fetched::Nothing => {
+                batch.give_back();
+                return Ok(false);
+            }
+            Fetched::Waits => {}
+            Fetched::Command(command) => {
+                if command.may_take_long() {
+                    batch.give_back();
+                    ring.tell();
+                }
+                if let Some(finished) = command.carry_out(target) {
+                    batch.add(finished);
+                }
+            }
+            Fetched::Together(all) => {
+                batch.give_back();
+                all.into_iter().for_each(|turn| turn.take(target));
+            }
+            Fetched::Refused(chain, why) => {
+                batch.give_back();
+                refuse(target, chain, why);
+            }
         }
-        Fetched::Together(all) => {
-            all.into_iter().for_each(|turn| turn.take(target));
-            Ok(true)
-        }
-        Fetched::Refused(chain, why) => {
-            refuse(target, chain, why);
-            Ok(true)
-        }
+        Ok(true)
     });
+    // The ring may have broken.
+    if batch.give_back() {
+        ring.tell();
+    }
 }
 
 /// What a look at the queue brought.
@@ -100,13 +121,19 @@ struct Reply {
     data_in_len: u32,
 }
 
-fn fetch(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) -> Result<Fetched, RingError> {
+fn fetch(
+    target: &Target,
+    nexus: NexusId,
+    queue: usize,
+    ring: &Ring,
+    batch: &mut Batch<'_>,
+) -> Result<Fetched, RingError> {
     let _fetching = target.fetching(nexus, queue);
     Ok(match ring.pop()? {
         None => Fetched::Nothing,
         Some(chain) => match parse(target, &chain) {
             Ok((request, address)) => {
-                let fetched_us = now_us();
+                let fetched_us = if target.keeps_journals() { batch.now_us() } else { 0 };
                 let command = Command {
                     chain,
                     request,
@@ -223,8 +250,16 @@ impl Command {
         self.fault = fault;
     }
 
-    /// Executes and completes it, as the fault that befalls it wants.
-    pub(crate) fn carry_out(self, target: &Target) {
+    /// Whether the driver had better know before it is carried out of what has come to an end. What goes
+    /// wrong may end everything.
+    fn may_take_long(&self) -> bool {
+        self.fault.is_some()
+            || self.data_len() > QUICK_LEN_MAX
+            || self.running.as_ref().is_some_and(|running| running.unit().may_block())
+    }
+
+    /// Executes it, as the fault that befalls it wants, and answers it.
+    pub(crate) fn carry_out(self, target: &Target) -> Option<Finished> {
         let Some(fired) = self.fault.clone() else {
             let outcome = self.execute(target, None);
             let reply = self.reply(&outcome);
@@ -237,7 +272,8 @@ impl Command {
         }
         if conduct.drop_socket {
             // Its chain is abandoned with it.
-            return target.hang_up(self.nexus);
+            target.hang_up(self.nexus);
+            return None;
         }
         let mut reply = if conduct.execute {
             self.execute_badly(target, conduct)
@@ -247,7 +283,7 @@ impl Command {
         self.die_at(DiePoint::Executed);
         let sense_format = target.device().sense_format(self.address);
         reply.spoil(conduct, sense_format);
-        self.finish(target, reply);
+        self.finish(target, reply)
     }
 
     /// Completes it without having executed it.
@@ -255,7 +291,9 @@ impl Command {
         // Nothing was moved, so all data offered is residual.
         let reply =
             Reply { residual: self.data_len(), response: response as u8, ..Reply::default() };
-        self.finish(target, reply);
+        if let Some(finished) = self.finish(target, reply) {
+            finished.complete();
+        }
     }
 
     fn die_at(&self, point: DiePoint) {
@@ -293,9 +331,6 @@ impl Command {
             attribute: task_attribute(self.request.task_attr),
             cdb: &self.request.cdb,
         };
-        if self.running.as_ref().is_some_and(|running| running.unit().may_block()) {
-            self.chain.tell_driver();
-        }
         let mut data = DataBuffers {
             data_out: SgList::new(self.chain.readable_slices(REQUEST_LEN)),
             data_in: adjust(SgList::new(self.chain.writable_slices(RESPONSE_LEN))),
@@ -354,8 +389,9 @@ impl Command {
         }
     }
 
-    /// Writes response and journal, then gives the chain back to the driver.
-    fn finish(self, target: &Target, reply: Reply) {
+    /// Writes response and journal. What is left to do is to give the chain back to the driver, unless
+    /// that has been done in some wrong way.
+    fn finish(self, target: &Target, reply: Reply) -> Option<Finished> {
         let response = reply.response;
         trace!(
             target = self.address.target,
@@ -379,38 +415,113 @@ impl Command {
         }
         let answered = self.chain.write_header(&answer);
         self.die_at(DiePoint::Answered);
-        if let Some(running) = &self.running {
-            running.unit().record(CommandRecord {
-                fetched_us: self.fetched_us,
-                completed_us: now_us(),
-                tag: self.tag(),
-                nexus: self.nexus.0,
-                held: self.held,
-                rule: self.fault.as_ref().map(|fired| Arc::clone(&fired.rule)),
-                cdb: self.request.cdb,
-                data_out_len: self.data_out_len(),
-                data_in_len: self.data_in_len(),
-                status: answer.status,
-                sense: answer.sense[..sense_len].into(),
-                residual: reply.residual,
-                response,
-            });
-        }
-        let dies = self.fault.as_ref().and_then(|fired| fired.rule.effect.die);
+        let ended_us = self.record(answer.status, &answer.sense[..sense_len], &reply);
         let used_len = if answered { RESPONSE_LEN + reply.data_in_len } else { 0 };
-        if dies == Some(DiePoint::Completed) {
-            self.chain.complete_and_tell(used_len);
+        let dies = self
+            .fault
+            .as_ref()
+            .is_some_and(|fired| fired.rule.effect.die == Some(DiePoint::Completed));
+        let finished = Finished { chain: self.chain, used_len, ended_us, running: self.running };
+        if dies {
+            finished.complete();
             die();
         }
         match hostile {
-            Some(Hostile { used_id, used_len: len, used_times, .. }) => {
-                let times = used_times.unwrap_or(1);
-                self.chain.complete_falsely(used_id, len.unwrap_or(used_len), times);
+            Some(hostile) => {
+                finished.complete_falsely(hostile);
+                None
             }
-            None => self.chain.complete(used_len),
+            None => Some(finished),
         }
-        // Only now has the command ended for those who wait for it.
+    }
+
+    /// Writes the journal; when that was, if there is one.
+    fn record(&self, status: u8, sense: &[u8], reply: &Reply) -> Option<u64> {
+        let mut ended_us = None;
+        self.running.as_ref()?.unit().record(|| CommandRecord {
+            fetched_us: self.fetched_us,
+            completed_us: *ended_us.insert(now_us()),
+            tag: self.tag(),
+            nexus: self.nexus.0,
+            held: self.held,
+            rule: self.fault.as_ref().map(|fired| Arc::clone(&fired.rule)),
+            cdb: self.request.cdb,
+            data_out_len: self.data_out_len(),
+            data_in_len: self.data_in_len(),
+            status,
+            sense: sense.into(),
+            residual: reply.residual,
+            response: reply.response,
+        });
+        ended_us
+    }
+}
+
+/// A command that has been answered. The driver does not see it yet.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Finished {
+    chain: Chain,
+    used_len: u32,
+    /// When it was answered, if anybody looked.
+    ended_us: Option<u64>,
+    /// Only when the driver sees it has it ended for those who wait for it.
+    running: Option<Running>,
+}
+
+impl Finished {
+    /// Gives it back to the driver, and tells it.
+    pub(crate) fn complete(self) {
+        self.chain.complete(self.used_len);
         drop(self.running);
+    }
+
+    fn complete_falsely(self, Hostile { used_id, used_len, used_times, .. }: Hostile) {
+        let len = used_len.unwrap_or(self.used_len);
+        self.chain.complete_falsely(used_id, len, used_times.unwrap_or(1));
+        drop(self.running);
+    }
+}
+
+/// Commands of a ring that are given back together.
+#[derive(Debug)]
+struct Batch<'r> {
+    ring: &'r Ring,
+    finished: Vec<(Chain, u32)>,
+    running: Vec<Running>,
+    /// When the last one was answered, if it was just now.
+    ended_us: Option<u64>,
+}
+
+impl<'r> Batch<'r> {
+    fn new(ring: &'r Ring) -> Self {
+        Batch { ring, finished: Vec::new(), running: Vec::new(), ended_us: None }
+    }
+
+    fn add(&mut self, finished: Finished) {
+        self.ended_us = finished.ended_us;
+        self.running.extend(finished.running);
+        self.finished.push((finished.chain, finished.used_len));
+        if self.finished.len() >= BATCH_MAX {
+            self.give_back();
+        }
+    }
+
+    /// Gives back what there is; whether there was anything.
+    fn give_back(&mut self) -> bool {
+        self.ended_us = None;
+        if self.finished.is_empty() {
+            return false;
+        }
+        self.ring.complete_all(self.finished.drain(..));
+        // Only now have they ended for those who wait for them.
+        self.running.clear();
+        true
+    }
+
+    /// The time. Between the end of a command and the next one that is there already none has passed.
+    fn now_us(&mut self) -> u64 {
+        self.ended_us.take().unwrap_or_else(now_us)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     event_queue::{EventQueue, Happening},
     faults::{self, RuleProblem},
     held::Held,
+    journal::JOURNAL_LEN,
     request_queue,
     timers::Timers,
     unit::{BadOrder, StillInFlight, Unit, Which},
@@ -81,13 +82,21 @@ pub struct Settings {
     pub wait_limit: Duration,
     /// Whether faults may do what no device may do.
     pub hostile: bool,
+    /// How many entries the journal of each unit keeps. Without one no command pays for it.
+    pub journal_len: usize,
 }
 
 impl Settings {
     /// So many ports and queues, and nothing out of the ordinary.
     #[must_use]
     pub fn new(ports: usize, request_queues: usize) -> Self {
-        Settings { ports, request_queues, wait_limit: WAIT_LIMIT, hostile: false }
+        Settings {
+            ports,
+            request_queues,
+            wait_limit: WAIT_LIMIT,
+            hostile: false,
+            journal_len: JOURNAL_LEN,
+        }
     }
 }
 
@@ -107,6 +116,7 @@ pub struct Target {
     wait_limit: Duration,
     /// Whether faults may do what no device may do.
     hostile: bool,
+    journal_len: usize,
     /// The session of each port.
     connections: Vec<Mutex<Option<Connection>>>,
     timers: Timers,
@@ -129,7 +139,7 @@ impl Target {
     /// # Panics
     /// If there is no port, no request queue or more than [`REQUEST_QUEUES_MAX`].
     pub fn new(device: Device, settings: Settings) -> io::Result<Arc<Self>> {
-        let Settings { ports, request_queues, wait_limit, hostile } = settings;
+        let Settings { ports, request_queues, wait_limit, hostile, journal_len } = settings;
         assert!(ports > 0);
         assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
         let addresses = device.addresses();
@@ -138,7 +148,9 @@ impl Target {
             units: ArcSwap::from_pointee(
                 addresses
                     .into_iter()
-                    .map(|(address, config)| (address, Arc::new(Unit::new(&config.medium))))
+                    .map(|(address, config)| {
+                        (address, Arc::new(Unit::new(&config.medium, journal_len)))
+                    })
                     .collect(),
             ),
             events: (0..ports).map(|_| EventQueue::default()).collect(),
@@ -147,6 +159,7 @@ impl Target {
             device,
             wait_limit,
             hostile,
+            journal_len,
             connections: (0..ports).map(|_| Mutex::default()).collect(),
             timers: Timers::default(),
             statistics: Counters::default(),
@@ -183,6 +196,11 @@ impl Target {
     #[must_use]
     pub fn wait_limit(&self) -> Duration {
         self.wait_limit
+    }
+
+    /// Whether anybody will want to know when commands came and went.
+    pub(crate) fn keeps_journals(&self) -> bool {
+        self.journal_len > 0
     }
 
     /// To be held from popping a chain of this queue until its request is registered with its unit.
@@ -292,7 +310,9 @@ impl Target {
         // First, so that whoever finds the unit finds what is kept for it.
         self.units.rcu(|units| {
             let mut units = BTreeMap::clone(units);
-            let unit = units.entry(address).or_insert_with(|| Arc::new(Unit::new(&config.medium)));
+            let unit = units
+                .entry(address)
+                .or_insert_with(|| Arc::new(Unit::new(&config.medium, self.journal_len)));
             unit.set_medium(&config.medium);
             units
         });

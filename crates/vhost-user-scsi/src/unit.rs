@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -27,12 +27,14 @@ use crate::{
 };
 
 /// A logical unit as the transport sees it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Unit {
     tasks: Mutex<Tasks>,
     /// Notified when a request ends while somebody waits.
     ended: Condvar,
     journal: Mutex<Journal>,
+    /// Commands that were not written into the journal, because nobody wants it.
+    unrecorded: Option<AtomicU64>,
     /// Whether its commands may wait for storage of the host.
     may_block: AtomicBool,
 }
@@ -162,9 +164,15 @@ impl Tasks {
 }
 
 impl Unit {
-    /// A unit with nothing in flight.
-    pub(crate) fn new(medium: &MediumConfig) -> Self {
-        let unit = Unit::default();
+    /// A unit with nothing in flight, and a journal of so many entries.
+    pub(crate) fn new(medium: &MediumConfig, journal_len: usize) -> Self {
+        let unit = Unit {
+            tasks: Mutex::default(),
+            ended: Condvar::new(),
+            journal: Mutex::new(Journal::new(journal_len)),
+            unrecorded: (journal_len == 0).then(AtomicU64::default),
+            may_block: AtomicBool::default(),
+        };
         unit.set_medium(medium);
         unit
     }
@@ -360,9 +368,12 @@ impl Unit {
         result
     }
 
-    /// Writes an answered request into the journal.
-    pub fn record(&self, record: impl Into<Record>) {
-        self.journal().push(record.into());
+    /// Writes an answered request into the journal, if there is one.
+    pub fn record<R: Into<Record>>(&self, record: impl FnOnce() -> R) {
+        match &self.unrecorded {
+            Some(count) => drop(count.fetch_add(1, Ordering::Relaxed)),
+            None => self.journal().push(record().into()),
+        }
     }
 
     /// The journal since the last reset, and what is held.
@@ -373,12 +384,17 @@ impl Unit {
             let held = tasks.held.iter().map(|waiting| waiting.held.entry()).collect();
             (held, tasks.engine.counts())
         };
-        JournalPage { held, rules, ..self.journal().page() }
+        let page = self.journal().page();
+        let unrecorded = self.unrecorded.as_ref().map_or(0, |count| count.load(Ordering::Relaxed));
+        JournalPage { held, rules, dropped: page.dropped + unrecorded, ..page }
     }
 
     /// Forgets the journal.
     pub fn clear_journal(&self) {
         self.journal().clear();
+        if let Some(count) = &self.unrecorded {
+            count.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -424,9 +440,13 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(20);
 
+    fn unit() -> Unit {
+        Unit::new(&MediumConfig::Ram, 16)
+    }
+
     #[test]
     fn tags_are_in_flight_from_begin_to_drop() {
-        let unit = Arc::new(Unit::default());
+        let unit = Arc::new(unit());
         let command = unit.begin(NEXUS, Some(7));
         assert!(
             unit.has(Which::Tag(NEXUS, 7)) && unit.has(Which::Commands) && unit.has(Which::All)
@@ -437,8 +457,20 @@ mod tests {
     }
 
     #[test]
+    fn unit_without_a_journal_counts_what_it_does_not_write() {
+        let unit = Unit::new(&MediumConfig::Ram, 0);
+        for _ in 0..3 {
+            unit.record(|| -> Record { panic!("nobody wants it") });
+        }
+        let page = unit.journal_page();
+        assert_eq!((page.dropped, page.entries.len()), (3, 0));
+        unit.clear_journal();
+        assert_eq!(unit.journal_page().dropped, 0);
+    }
+
+    #[test]
     fn task_management_is_no_command() {
-        let unit = Arc::new(Unit::default());
+        let unit = Arc::new(unit());
         let _management = unit.begin(NEXUS, None);
         assert!(!unit.has(Which::Commands));
         assert!(unit.has(Which::All));
@@ -448,7 +480,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_with_the_request_and_not_with_others() {
-        let unit = Arc::new(Unit::default());
+        let unit = Arc::new(unit());
         let (mine, other) = (unit.begin(NEXUS, Some(1)), unit.begin(NEXUS, Some(2)));
         assert_eq!(unit.wait_for(Which::Tag(NEXUS, 1), SHORT), Err(StillInFlight(1)));
         thread::scope(|scope| {
@@ -461,7 +493,7 @@ mod tests {
 
     #[test]
     fn waiting_does_not_wait_for_later_requests() {
-        let unit = Arc::new(Unit::default());
+        let unit = Arc::new(unit());
         let early = unit.begin(NEXUS, Some(1));
         let late = thread::scope(|scope| {
             let waiter = scope.spawn(|| unit.wait_for(Which::All, LONG));

@@ -156,17 +156,19 @@ impl Tracker {
         self.counter = self.counter.wrapping_add(1);
     }
 
-    /// A chain is about to be given back. Between this and [`Tracker::completed`] the index of the used
-    /// ring says whether it was.
+    /// A chain is about to be given back, perhaps with others. Between this and [`Tracker::completed`] the
+    /// index of the used ring says whether they were.
     pub(super) fn completing(&self, head: u16) {
         let last = self.half(LAST_BATCH_HEAD);
         self.half(Self::entry(head) + NEXT).store(last.load(Ordering::Relaxed), Ordering::Release);
         last.store(head, Ordering::Release);
     }
 
-    /// It has been given back, and the index of the used ring is now `used_idx`.
-    pub(super) fn completed(&self, head: u16, used_idx: u16) {
-        self.flag(head).store(0, Ordering::Release);
+    /// They have been given back, and the index of the used ring is now `used_idx`.
+    pub(super) fn completed(&self, heads: &[u16], used_idx: u16) {
+        for head in heads {
+            self.flag(*head).store(0, Ordering::Release);
+        }
         self.half(USED_IDX).store(used_idx, Ordering::Release);
     }
 

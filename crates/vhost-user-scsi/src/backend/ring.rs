@@ -2,7 +2,6 @@
 //! thread in any order, and never into a ring that was stopped in between.
 
 use std::{
-    cell::Cell,
     fs::File,
     sync::{Arc, Condvar, Mutex, MutexGuard, Weak},
     time::Instant,
@@ -20,8 +19,8 @@ use crate::chain::{Chain, Parts};
 
 /// So many completions wait for one interrupt at most.
 const UNTOLD_MAX: u16 = 32;
-/// Before a command with more data than this, in bytes, the driver is told of what came before.
-const QUICK_LEN_MAX: u32 = 64 << 10;
+/// A ring that was just served is looked at so often before it rests: about two microseconds.
+const LOOKS_MAX: u32 = 32;
 /// So many parts of completed chains are kept for the next ones at most,
 const SPARE_MAX: usize = 32;
 /// and of these none that has room for more segments.
@@ -71,6 +70,8 @@ struct State {
     call: Option<File>,
     error: Option<File>,
     tracker: Option<Tracker>,
+    /// Heads that the tracker knows to be put into the used ring, which the driver does not see yet.
+    completing: Vec<u16>,
     /// Parts of completed chains, in the memory of the run.
     #[expect(clippy::vec_box, reason = "they come from their chains in their boxes")]
     spare: Vec<Box<Parts>>,
@@ -97,29 +98,51 @@ struct Run {
     again: Vec<u16>,
 }
 
-thread_local! {
-    /// The ring this thread drains, by address. What it completes meanwhile is told in batches; other
-    /// threads tell at once, because nobody knows when this one gets to it.
-    static DRAINED: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
-}
-
-/// Says that this thread drains a ring, until dropped.
-struct Draining;
-
-impl Draining {
-    fn begin(shared: &Arc<Shared>) -> Self {
-        DRAINED.set(Arc::as_ptr(shared));
-        Draining
-    }
-}
-
-impl Drop for Draining {
-    fn drop(&mut self) {
-        DRAINED.set(std::ptr::null());
-    }
-}
-
 impl State {
+    /// Whether a chain can still be given back.
+    fn is_current(&self, head: u16, generation: u64) -> bool {
+        let current = generation == self.generation;
+        if !current {
+            debug!(head, "completion for a ring that was stopped, dropped");
+        }
+        current
+    }
+
+    /// Enters a chain into the used ring. The driver does not see it before [`State::publish`].
+    fn put(&mut self, head: u16, len: u32) {
+        let Some(run) = &mut self.run else { return };
+        if !run.split.has(head) {
+            warn!(head, "the driver made available what is no descriptor of its ring");
+            return;
+        }
+        if let Some(tracker) = &self.tracker {
+            tracker.completing(head);
+            self.completing.push(head);
+        }
+        run.split.put_used(&run.memory, head.into(), len);
+    }
+
+    /// Shows the driver what was put.
+    fn publish(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        run.split.publish(&run.memory);
+        if let Some(tracker) = &self.tracker {
+            tracker.completed(&self.completing, run.split.next_used());
+            self.completing.clear();
+        }
+    }
+
+    /// A chain is in flight no more. What it was made of is kept for the next one, or comes back.
+    fn forget(&mut self, parts: Box<Parts>) -> Option<Box<Parts>> {
+        self.in_flight -= 1;
+        let here = self.run.as_ref().is_some_and(|run| parts.is_in(&run.memory));
+        if here && self.spare.len() < SPARE_MAX && parts.capacity() <= SPARE_CAPACITY_MAX {
+            self.spare.push(parts);
+            return None;
+        }
+        Some(parts)
+    }
+
     /// Tells the driver of completions, if it wants to know.
     fn tell(&mut self) {
         if let Some(run) = &mut self.run
@@ -159,6 +182,7 @@ impl Ring {
             call: None,
             error: None,
             tracker: None,
+            completing: Vec::new(),
             spare: Vec::new(),
         };
         Ring { shared: Arc::new(Shared { state: Mutex::new(state), idle: Condvar::new() }) }
@@ -193,22 +217,24 @@ impl Ring {
         state.in_flight += 1;
         let mut parts = state.spare.pop().unwrap_or_else(|| Box::new(Parts::new(&run.memory)));
         parts.walk(run.split.descriptors(&run.memory, head));
-        if parts.len() > QUICK_LEN_MAX {
-            state.tell();
-        }
         let generation = state.generation;
         Ok(Some(Chain::new(Ticket { ring: self.clone(), head, generation, parts: Some(parts) })))
     }
 
-    /// Calls `step` until it says that there is nothing left, with kicks suppressed meanwhile. What
-    /// the steps complete on this thread is told to the driver in batches.
+    /// Calls `step` until it says that there is nothing left, with kicks suppressed meanwhile, and tells
+    /// the driver of what is completed.
     pub fn drain(&self, mut step: impl FnMut(&Ring) -> Result<bool, RingError>) {
-        let _draining = Draining::begin(&self.shared);
         self.suppress_kicks();
+        let mut served = false;
         loop {
             match step(self) {
-                Ok(true) => {}
+                Ok(true) => served = true,
                 Ok(false) => {
+                    // Falling asleep and being woken takes longer than a driver that is quick.
+                    if served && self.more_comes_soon() {
+                        continue;
+                    }
+                    served = false;
                     if !self.rest() {
                         return;
                     }
@@ -223,6 +249,16 @@ impl Ring {
                 }
             }
         }
+    }
+
+    /// Tells the driver what it does not know yet, and looks for a moment whether that brings more.
+    fn more_comes_soon(&self) -> bool {
+        self.tell();
+        (0..LOOKS_MAX).any(|_| {
+            std::hint::spin_loop();
+            let state = self.state();
+            state.run.as_ref().is_some_and(|run| run.split.has_more(&run.memory))
+        })
     }
 
     fn suppress_kicks(&self) {
@@ -259,49 +295,57 @@ impl Ring {
         let state = &mut *guard;
         if let Some(run) = state.run.as_mut().filter(|_| generation == state.generation) {
             entries.for_each(|(id, len)| run.split.put_used(&run.memory, id, len));
+            run.split.publish(&run.memory);
             state.tell();
         }
     }
 
-    /// Ends the life of a chain: completed with a length, or abandoned.
+    /// Gives chains of this ring back, each with the length written: the driver sees them together. It is
+    /// told of them by whoever drains the ring, or when there are many.
+    pub(crate) fn complete_all(&self, chains: impl Iterator<Item = (Chain, u32)>) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let mut unused = Vec::new();
+        for (chain, len) in chains {
+            let mut ticket = chain.into_ticket();
+            debug_assert!(Arc::ptr_eq(&self.shared, &ticket.ring.shared), "of another ring");
+            let parts = ticket.parts.take().expect("whoever completes it consumes it");
+            if state.is_current(ticket.head, ticket.generation) {
+                state.put(ticket.head, len);
+                unused.extend(state.forget(parts));
+            }
+        }
+        state.publish();
+        if state.run.as_ref().is_some_and(|run| run.split.untold() >= UNTOLD_MAX) {
+            state.tell();
+        }
+        self.wake_stopper(state);
+        // Perhaps with their memory.
+        drop(guard);
+        drop(unused);
+    }
+
+    /// Ends the life of a chain: completed with a length and told of, or abandoned.
     fn finish(&self, head: u16, generation: u64, used_len: Option<u32>, parts: Box<Parts>) {
         let mut guard = self.state();
         let state = &mut *guard;
-        if generation != state.generation {
-            debug!(head, "completion for a ring that was stopped, dropped");
+        if !state.is_current(head, generation) {
             return;
         }
-        if let (Some(len), Some(run)) = (used_len, &mut state.run) {
-            if run.split.has(head) {
-                run.complete(state.tracker.as_ref(), head, len);
-            } else {
-                warn!(head, "the driver made available what is no descriptor of its ring");
-            }
-            let mine = std::ptr::eq(DRAINED.get(), Arc::as_ptr(&self.shared));
-            if !mine || run.split.untold() >= UNTOLD_MAX {
-                state.tell();
-            }
+        if let Some(len) = used_len {
+            state.put(head, len);
+            state.publish();
+            state.tell();
         }
-        let here = state.run.as_ref().is_some_and(|run| parts.is_in(&run.memory));
-        // Those that are not kept go when the lock is free again, perhaps with their memory.
-        if here && state.spare.len() < SPARE_MAX && parts.capacity() <= SPARE_CAPACITY_MAX {
-            state.spare.push(parts);
-        }
-        state.in_flight -= 1;
+        let unused = state.forget(parts);
+        self.wake_stopper(state);
+        drop(guard);
+        drop(unused);
+    }
+
+    fn wake_stopper(&self, state: &State) {
         if state.in_flight == 0 && state.stopping {
             self.shared.idle.notify_all();
-        }
-    }
-}
-
-impl Run {
-    fn complete(&mut self, tracker: Option<&Tracker>, head: u16, len: u32) {
-        if let Some(tracker) = tracker {
-            tracker.completing(head);
-            self.split.complete(&self.memory, head, len);
-            tracker.completed(head, self.split.next_used());
-        } else {
-            self.split.complete(&self.memory, head, len);
         }
     }
 }
@@ -476,10 +520,6 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn ring(&self) -> &Ring {
-        &self.ring
-    }
-
     pub(crate) fn parts(&self) -> &Parts {
         self.parts.as_ref().expect("whoever completes it consumes it")
     }

@@ -163,6 +163,11 @@ impl SplitRing {
         Ok(Some(u16::from_le(head)))
     }
 
+    /// Whether the driver has made a chain available that was not fetched.
+    pub(super) fn has_more(&self, memory: &Memory) -> bool {
+        self.available_index(memory, Ordering::Relaxed) != self.next_available
+    }
+
     /// Whether a head can be completed: one beyond the table cannot.
     pub(super) fn has(&self, head: u16) -> bool {
         head < self.size
@@ -179,12 +184,8 @@ impl SplitRing {
         }
     }
 
-    /// Gives a chain back with `len` bytes written. The driver sees it at once, but is not told.
-    pub(super) fn complete(&mut self, memory: &Memory, head: u16, len: u32) {
-        self.put_used(memory, head.into(), len);
-    }
-
-    /// Puts an entry into the used ring, whether or not it is true.
+    /// Puts an entry into the used ring, whether or not it is true. The driver does not look at it before
+    /// [`SplitRing::publish`].
     pub(super) fn put_used(&mut self, memory: &Memory, id: u32, len: u32) {
         let used = self.layout.used;
         let entry = ENTRIES + 8 * usize::from(self.next_used % self.size);
@@ -192,7 +193,12 @@ impl SplitRing {
         memory.word32(used, entry + 4).store(len.to_le(), Ordering::Relaxed);
         self.next_used = self.next_used.wrapping_add(1);
         self.untold += 1;
-        memory.word16(used, INDEX).store(self.next_used.to_le(), Ordering::Release);
+    }
+
+    /// Shows the driver all that was put. Its index lies where the driver may be looking all the time, so
+    /// that each store costs both of them the cache line.
+    pub(super) fn publish(&self, memory: &Memory) {
+        memory.word16(self.layout.used, INDEX).store(self.next_used.to_le(), Ordering::Release);
     }
 
     /// Whether the driver wants to be told of what was completed since this was last asked.
@@ -235,7 +241,7 @@ impl SplitRing {
         }
         // The wish becomes visible before the driver's index is looked at.
         fence(Ordering::SeqCst);
-        self.available_index(memory, Ordering::Relaxed) != self.next_available
+        self.has_more(memory)
     }
 }
 

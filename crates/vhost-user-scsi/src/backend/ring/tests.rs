@@ -45,9 +45,7 @@ impl Ring {
     pub(crate) fn fetched_and_used(&self) -> (u16, u16) {
         let state = self.state();
         let run = state.run.as_ref().expect("it runs");
-        let used = run.memory.at_user(ADDRESSES.used, 4).expect("inside the memory");
-        let index = run.memory.word16(used, 2).load(std::sync::atomic::Ordering::SeqCst);
-        (run.split.next_available(), index)
+        (run.split.next_available(), ring_index(&run.memory))
     }
 
     fn stop(&self, limit: Duration) -> u16 {
@@ -72,6 +70,49 @@ fn chain_completes_into_the_ring_it_came_from() {
     assert!(ring.pop().expect("a sound ring").is_none());
     chain.complete(108);
     assert_eq!(used(&ring), 1);
+}
+
+/// Virtio 1.2, 2.7.8.2: the index says how far the driver may look.
+#[test]
+fn chains_given_back_together_are_seen_together() {
+    let memory = memory();
+    let place = memory.at_guest(0x2000, 8).expect("inside the memory");
+    // Head 0, three times.
+    memory.bytes(place, 0, 8).write_slice(&[0, 0, 3, 0, 0, 0, 0, 0], 0).expect("inside the memory");
+    let ring = ring(&memory);
+    let mut seen = Vec::new();
+    let chains: Vec<_> = (0..3).map(|_| popped(&ring)).collect();
+    ring.complete_all(chains.into_iter().zip(1..).inspect(|_| seen.push(ring_index(&memory))));
+    assert_eq!((seen, used(&ring)), (vec![0; 3], 3));
+    let entries = memory.at_guest(0x3004, 24).expect("inside the memory");
+    let len = |entry: usize| {
+        let mut bytes = [0; 4];
+        memory.bytes(entries, 8 * entry + 4, 4).read_slice(&mut bytes, 0).expect("inside");
+        u32::from_le_bytes(bytes)
+    };
+    assert_eq!([len(0), len(1), len(2)], [1, 2, 3]);
+    // None is in flight: stopping finds nothing to wait for.
+    ring.stop(Duration::from_secs(1000));
+}
+
+/// The index of the used ring.
+fn ring_index(memory: &Memory) -> u16 {
+    let place = memory.at_guest(0x3002, 2).expect("inside the memory");
+    memory.word16(place, 0).load(std::sync::atomic::Ordering::SeqCst)
+}
+
+#[test]
+fn chains_of_a_ring_that_was_stopped_are_not_given_back_with_others() {
+    let memory = memory();
+    let ring = ring(&memory);
+    let stuck = popped(&ring);
+    ring.stop(Duration::ZERO);
+    ring.set_base(0).expect("stopped");
+    ring.start(&memory).expect("it is mapped");
+    let again = popped(&ring);
+    ring.complete_all([(stuck, 108), (again, 108)].into_iter());
+    assert_eq!(used(&ring), 1);
+    ring.stop(Duration::from_secs(1000));
 }
 
 #[test]

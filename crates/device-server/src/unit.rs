@@ -182,7 +182,7 @@ fn open_medium(config: &LuConfig, len: u64) -> Result<Arc<dyn Medium>, ConfigErr
             Ok(Arc::new(medium))
         }
         MediumConfig::File { path } => {
-            let medium = FileMedium::open(path, len, config.write_protect)
+            let medium = FileMedium::open(path, len, config.write_protect, thin)
                 .map_err(|source| ConfigError::File { path: path.clone(), source })?;
             Ok(Arc::new(medium))
         }

@@ -311,6 +311,12 @@ impl Command {
 }
 
 impl CommandSpec {
+    /// Whether it is about the blocks of a unit, and not only about the unit.
+    #[must_use]
+    pub fn reaches_medium(&self) -> bool {
+        self.standard == Standard::Sbc && self.access != Access::Any
+    }
+
     /// CDB USAGE DATA (SPC, REPORT SUPPORTED OPERATION CODES, one_command parameter data): the
     /// operation code, the service action if there is one, and the evaluated bits.
     #[must_use]

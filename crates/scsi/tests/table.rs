@@ -211,3 +211,22 @@ fn usage_data_carries_the_service_action() {
         [0x28, 0x18, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04]
     );
 }
+
+/// SBC-3, clause 5: what reads, writes, verifies, unmaps or asks about blocks. TEST UNIT READY and INQUIRY (SPC)
+/// do none of it, and READ CAPACITY tells of the unit.
+#[test]
+fn commands_that_reach_the_medium_are_those_of_blocks() {
+    let reaches = |opcode: u8, service_action: u8| {
+        let command = Command::lookup(&[opcode, service_action, 0, 0, 0, 0]);
+        command.unwrap_or_else(|| panic!("{opcode:02x}")).spec().reaches_medium()
+    };
+    for opcode in
+        [0x08, 0x0a, 0x28, 0x2a, 0x2f, 0x35, 0x41, 0x42, 0x88, 0x89, 0x8a, 0x8f, 0x91, 0x93]
+    {
+        assert!(reaches(opcode, 0), "{opcode:02x}");
+    }
+    for opcode in [0x00, 0x03, 0x12, 0x15, 0x16, 0x1a, 0x1b, 0x25, 0x4d, 0xa0] {
+        assert!(!reaches(opcode, 0), "{opcode:02x}");
+    }
+    assert!(reaches(0x9e, 0x12) && !reaches(0x9e, 0x10));
+}

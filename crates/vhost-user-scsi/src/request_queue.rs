@@ -256,6 +256,8 @@ impl Command {
         self.fault.is_some()
             || self.data_len() > QUICK_LEN_MAX
             || self.running.as_ref().is_some_and(|running| running.unit().may_block())
+                && scsi::Command::lookup(&self.request.cdb)
+                    .is_some_and(|command| command.spec().reaches_medium())
     }
 
     /// Executes it, as the fault that befalls it wants, and answers it.

@@ -5,6 +5,7 @@ use std::{
     io::{self, Seek},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
+    sync::Arc,
 };
 
 use rustix::{
@@ -13,7 +14,7 @@ use rustix::{
 };
 use vm_memory::VolatileSlice;
 
-use super::{Extent, Medium, MediumError, vectored};
+use super::{Extent, Medium, MediumError, mapped::Mapped, vectored};
 
 /// How much of a file is looked at in one go.
 const VERIFY_LEN: usize = 128 << 10;
@@ -22,20 +23,35 @@ const VERIFY_LEN: usize = 128 << 10;
 /// copy of ours in between.
 #[derive(Debug)]
 pub struct FileMedium {
-    file: File,
+    file: Arc<File>,
+    /// How a regular file is read that keeps its blocks.
+    mapped: Option<Mapped>,
 }
 
 impl FileMedium {
     /// Opens the file for `len` bytes: created if absent, extended sparsely if too short. With
-    /// `read_only` an existing file that is long enough is not opened for writing.
+    /// `read_only` an existing file that is long enough is not opened for writing. `thin`: its blocks
+    /// will be unmapped.
     ///
     /// # Errors
     /// The file cannot be opened, created or extended, or is neither a regular file nor a block
     /// device.
-    pub fn open(path: &Path, len: u64, read_only: bool) -> io::Result<Self> {
+    pub fn open(path: &Path, len: u64, read_only: bool, thin: bool) -> io::Result<Self> {
+        let file = Arc::new(Self::open_file(path, len, read_only)?);
+        let mapped =
+            if thin || !file.metadata()?.is_file() { None } else { Mapped::new(&file, len) };
+        Ok(FileMedium { file, mapped })
+    }
+
+    #[cfg(test)]
+    pub(super) fn mapped(&self) -> Option<&Mapped> {
+        self.mapped.as_ref()
+    }
+
+    fn open_file(path: &Path, len: u64, read_only: bool) -> io::Result<File> {
         if read_only {
             match options().open(path) {
-                Ok(file) if stored_len(&file)? >= len => return Ok(FileMedium { file }),
+                Ok(file) if stored_len(&file)? >= len => return Ok(file),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -45,7 +61,7 @@ impl FileMedium {
         if stored_len(&file)? < len {
             file.set_len(len)?;
         }
-        Ok(FileMedium { file })
+        Ok(file)
     }
 }
 
@@ -75,7 +91,14 @@ impl Medium for FileMedium {
         into: &[VolatileSlice<'_>],
         len: u64,
     ) -> Result<(), MediumError> {
-        vectored::read_at(&self.file, offset, into, len)
+        let Some(mapped) = &self.mapped else {
+            return vectored::read_at(&self.file, offset, into, len);
+        };
+        if !mapped.read(offset, into, len) {
+            vectored::read_at(&self.file, offset, into, len)?;
+            mapped.has_read(offset, len);
+        }
+        Ok(())
     }
 
     fn write_at(

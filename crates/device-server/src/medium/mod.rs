@@ -3,10 +3,12 @@
 //! A medium is shared by all queue workers and takes no lock while it copies: SAM leaves the order of
 //! overlapping SIMPLE tasks open, so readers and writers of the same blocks may see them mixed.
 
-mod discard;
+mod bus_error;
 mod faulty;
 mod file;
 mod granules;
+mod mapped;
+mod pages;
 mod ram;
 mod vectored;
 

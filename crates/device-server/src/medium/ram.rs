@@ -4,7 +4,7 @@ use std::io;
 
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::{Extent, Medium, MediumError, discard::discard, granules::Granules};
+use super::{Extent, Medium, MediumError, granules::Granules, pages::discard};
 
 /// Room there is in any case, in bytes: addresses, not memory.
 const ROOM_MIN: usize = 64 << 20;

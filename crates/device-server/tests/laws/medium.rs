@@ -75,6 +75,24 @@ fn a_file_takes_more_pieces_than_one_system_call() {
     assert_eq!(data, expected);
 }
 
+/// More files than are read in a mapping: nobody sees which are.
+#[test]
+fn eighty_files_are_read_alike() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let benches: Vec<_> = (0..80u8)
+        .map(|number| {
+            let path = folder.path().join(number.to_string());
+            fs::write(&path, vec![number; 64 << 10]).expect("written");
+            Bench::new(file_at(&path))
+        })
+        .collect();
+    for _ in 0..2 {
+        for (number, bench) in (0..80u8).zip(&benches) {
+            assert_eq!(bench.receive(&READ_4), [number; 2048]);
+        }
+    }
+}
+
 /// SBC: INFORMATION is the first block in error. The file is cut behind the unit's back.
 #[test]
 fn a_failing_read_is_unrecovered_read_error_at_its_block() {

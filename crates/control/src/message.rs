@@ -1,6 +1,6 @@
 //! The messages themselves. Field names are kebab-case; unknown fields are refused.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use fault::RuleCount;
 use scsi_fault::Rule;
@@ -199,6 +199,10 @@ pub struct LunSpec {
     /// How blocks lie in physical blocks, as READ CAPACITY(16) reports it.
     #[serde(default)]
     pub physical_blocks: PhysicalBlocks,
+    /// Most commands of its task set: one more is refused with TASK SET FULL, or BUSY if its initiator has
+    /// none in the set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_set_max: Option<NonZeroU32>,
 }
 
 /// Logical block provisioning of a unit.
@@ -233,6 +237,7 @@ impl Default for LunSpec {
             write_protect: false,
             provisioning: Provisioning::Full,
             physical_blocks: PhysicalBlocks::default(),
+            task_set_max: None,
         }
     }
 }

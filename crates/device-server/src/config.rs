@@ -1,6 +1,6 @@
 //! What a device is made of.
 
-use std::{io, path::PathBuf};
+use std::{io, num::NonZeroU32, path::PathBuf};
 
 use scsi::LunAddress;
 
@@ -36,6 +36,8 @@ pub struct LuConfig {
     pub provisioning: Provisioning,
     /// How blocks lie in physical blocks.
     pub physical_blocks: PhysicalBlocks,
+    /// Most commands of its task set, if there is a limit. The task set is the transport's, which keeps it.
+    pub task_set_max: Option<NonZeroU32>,
 }
 
 /// LOGICAL BLOCK PROVISIONING of a unit (SBC, Logical block provisioning).
@@ -68,6 +70,7 @@ impl Default for LuConfig {
             write_protect: false,
             provisioning: Provisioning::Full,
             physical_blocks: PhysicalBlocks::default(),
+            task_set_max: None,
         }
     }
 }

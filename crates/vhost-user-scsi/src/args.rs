@@ -1,6 +1,6 @@
 //! The command line of `sensecheck-target`.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{num::NonZeroU32, path::PathBuf, str::FromStr};
 
 use clap::Parser;
 use device_server::{
@@ -66,10 +66,11 @@ pub(crate) struct Args {
     disks: u16,
 
     /// A disk: SIZE (bytes, or with K, M, G, T) in memory, or kept in a file. SIZE may be left out for
-    /// a file that exists. May be given several times.
+    /// a file that exists. Of more than N commands at a time those beyond are TASK SET FULL. May be given
+    /// several times.
     #[arg(
         long = "disk",
-        value_name = "SIZE[,block=512|4096][,physical=LEN][,file=PATH][,ro][,thin]"
+        value_name = "SIZE[,block=512|4096][,physical=LEN][,file=PATH][,ro][,thin][,tasks=N]"
     )]
     disk: Vec<Disk>,
 
@@ -166,6 +167,7 @@ struct Disk {
     file: Option<PathBuf>,
     read_only: bool,
     thin: bool,
+    task_set_max: Option<NonZeroU32>,
 }
 
 impl FromStr for Disk {
@@ -179,6 +181,7 @@ impl FromStr for Disk {
             file: None,
             read_only: false,
             thin: false,
+            task_set_max: None,
         };
         for (position, part) in text.split(',').enumerate() {
             match part.split_once('=') {
@@ -190,10 +193,18 @@ impl FromStr for Disk {
                 Some(("file", "")) => return Err("file= needs a path".into()),
                 Some(("file", path)) => disk.file = Some(path.into()),
                 Some(("physical", len)) => disk.physical_len = Some(parse_size(len)?),
+                Some(("tasks", max)) => {
+                    let max =
+                        max.parse().map_err(|_| format!("tasks={max} is no number from 1"))?;
+                    disk.task_set_max = Some(max);
+                }
                 None if part == "ro" => disk.read_only = true,
                 None if part == "thin" => disk.thin = true,
                 None if position == 0 => disk.len = Some(parse_size(part)?),
-                _ => return Err(format!("`{part}` is none of block=, physical=, file=, ro, thin")),
+                _ => {
+                    let known = "block=, physical=, file=, tasks=, ro, thin";
+                    return Err(format!("`{part}` is none of {known}"));
+                }
             }
         }
         match disk.len {
@@ -232,6 +243,7 @@ impl Disk {
             write_protect: self.read_only,
             provisioning: if self.thin { Provisioning::Thin } else { Provisioning::Full },
             physical_blocks: self.physical_blocks()?,
+            task_set_max: self.task_set_max,
         })
     }
 
@@ -292,11 +304,13 @@ mod tests {
 
     #[test]
     fn a_disk_may_be_thin_and_of_larger_physical_blocks() {
-        let units = units("--disk 3T,thin,physical=4k --disk 1M,physical=512").expect("fine");
+        let units =
+            units("--disk 3T,thin,physical=4k --disk 1M,physical=512,tasks=8").expect("fine");
         let (thin, plain) = (&units[0].1, &units[1].1);
         assert_eq!((thin.blocks, thin.provisioning), (3 << 31, Provisioning::Thin));
         assert_eq!((thin.physical_blocks.exponent, plain.physical_blocks.exponent), (3, 0));
         assert_eq!(plain.provisioning, Provisioning::Full);
+        assert_eq!((thin.task_set_max, plain.task_set_max), (None, NonZeroU32::new(8)));
     }
 
     #[test]
@@ -335,10 +349,11 @@ mod tests {
             ("--disk 1000", "no whole number of 512-byte blocks"),
             ("--disk 0", "no whole number"),
             ("--disk 1M,block=513", "neither 512 nor 4096"),
-            ("--disk 1M,blok=512", "none of block=, physical=, file=, ro, thin"),
-            ("--disk 1M,2M", "none of block=, physical=, file=, ro, thin"),
+            ("--disk 1M,blok=512", "none of block=, physical=, file=, tasks=, ro, thin"),
+            ("--disk 1M,2M", "none of block=, physical=, file=, tasks=, ro, thin"),
             ("--disk 1M,block=4096,physical=512", "no power of two of 4096-byte blocks"),
             ("--disk 1M,physical=1536", "no power of two"),
+            ("--disk 1M,tasks=0", "tasks=0 is no number from 1"),
             ("--disk file=", "file= needs a path"),
             ("--disks 256 --disk 1M", "more than 256 disks"),
             ("--queues 255 --disks 1", "from 1 to 254"),

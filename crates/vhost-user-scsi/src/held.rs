@@ -4,6 +4,7 @@
 
 use control::HeldEntry;
 use device_server::NexusId;
+use scsi::task::TaskAttribute;
 
 use crate::{
     chain::Chain, control_queue::TaskManagement, faults::Fired, journal::command_name,
@@ -30,6 +31,14 @@ impl Held {
     pub(crate) fn tag(&self) -> Option<u64> {
         match self {
             Held::Command(command) => Some(command.tag()),
+            Held::TaskManagement(..) => None,
+        }
+    }
+
+    /// The task attribute of a command. A task management function is in no task set.
+    pub(crate) fn attribute(&self) -> Option<TaskAttribute> {
+        match self {
+            Held::Command(command) => Some(command.attribute()),
             Held::TaskManagement(..) => None,
         }
     }
@@ -62,7 +71,7 @@ impl Held {
         match self {
             Held::Command(command) => {
                 if let Some(finished) = command.carry_out(target) {
-                    finished.complete();
+                    finished.complete(target);
                 }
             }
             Held::TaskManagement(chain, management) => management.carry_out(target, chain),

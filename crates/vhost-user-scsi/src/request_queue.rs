@@ -7,7 +7,7 @@ use std::{mem::size_of, sync::Arc};
 use device_server::{
     Aborts, DataBuffers, Lookup, LunAddress, NexusId, Outcome, SgList, TaskContext,
 };
-use scsi::SenseFormat;
+use scsi::{SenseFormat, Status, task::TaskAttribute};
 use scsi_fault::{DataIn, DiePoint, Direction, Hostile, WriteFault};
 use tracing::{debug, trace};
 
@@ -39,7 +39,7 @@ const _: () = assert!(size_of::<CmdResp>() == RESPONSE_LEN as usize);
 
 /// Serves everything that is available on the queue.
 pub(crate) fn serve(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) {
-    let mut batch = Batch::new(ring);
+    let mut batch = Batch::new(target, ring);
     ring.drain(|ring| {
         match fetch(target, nexus, queue, ring, &mut batch)? {
             Fetched::Nothing => {
@@ -107,6 +107,8 @@ pub(crate) struct Command {
     held: bool,
     /// What goes wrong with it.
     fault: Option<Fired>,
+    /// The status it ends with because its task set has no room for it.
+    refused: Option<Status>,
 }
 
 /// What the driver will read of a command's end.
@@ -143,6 +145,7 @@ fn fetch(
                     fetched_us,
                     held: false,
                     fault: None,
+                    refused: None,
                 };
                 let Some(unit) = target.unit(address) else {
                     return Ok(Fetched::Command(command));
@@ -224,10 +227,20 @@ impl Command {
         self.running = Some(running);
     }
 
-    /// As [`Command::runs`], after it was held.
+    /// As [`Command::runs`], after it has waited. Whether it had to wait for others is a matter of time,
+    /// which no journal is about.
     pub(crate) fn resume(&mut self, running: Running) {
-        self.held = true;
+        self.held = self.fault.as_ref().is_some_and(|fired| fired.rule.effect.wait.is_some());
         self.runs(running);
+    }
+
+    pub(crate) fn attribute(&self) -> TaskAttribute {
+        task_attribute(self.request.task_attr)
+    }
+
+    /// It will not be executed: its task set has no room for it.
+    pub(crate) fn refuse(&mut self, status: Status) {
+        self.refused = Some(status);
     }
 
     /// What a rule may be about.
@@ -262,6 +275,11 @@ impl Command {
 
     /// Executes it, as the fault that befalls it wants, and answers it.
     pub(crate) fn carry_out(self, target: &Target) -> Option<Finished> {
+        if let Some(status) = self.refused {
+            let residual = self.data_len();
+            let reply = Reply { status: status as u8, residual, ..Reply::default() };
+            return self.finish(target, reply);
+        }
         let Some(fired) = self.fault.clone() else {
             let outcome = self.execute(target, None);
             let reply = self.reply(&outcome);
@@ -275,6 +293,9 @@ impl Command {
         if conduct.drop_socket {
             // Its chain is abandoned with it.
             target.hang_up(self.nexus);
+            if let Some(running) = self.running {
+                running.end(target);
+            }
             return None;
         }
         let mut reply = if conduct.execute {
@@ -294,7 +315,7 @@ impl Command {
         let reply =
             Reply { residual: self.data_len(), response: response as u8, ..Reply::default() };
         if let Some(finished) = self.finish(target, reply) {
-            finished.complete();
+            finished.complete(target);
         }
     }
 
@@ -330,7 +351,7 @@ impl Command {
     ) -> Outcome {
         let task = TaskContext {
             tag: self.request.tag.get(),
-            attribute: task_attribute(self.request.task_attr),
+            attribute: self.attribute(),
             cdb: &self.request.cdb,
         };
         let mut data = DataBuffers {
@@ -425,12 +446,12 @@ impl Command {
             .is_some_and(|fired| fired.rule.effect.die == Some(DiePoint::Completed));
         let finished = Finished { chain: self.chain, used_len, ended_us, running: self.running };
         if dies {
-            finished.complete();
+            finished.complete(target);
             die();
         }
         match hostile {
             Some(hostile) => {
-                finished.complete_falsely(hostile);
+                finished.complete_falsely(target, hostile);
                 None
             }
             None => Some(finished),
@@ -473,21 +494,27 @@ pub(crate) struct Finished {
 
 impl Finished {
     /// Gives it back to the driver, and tells it.
-    pub(crate) fn complete(self) {
+    pub(crate) fn complete(self, target: &Target) {
         self.chain.complete(self.used_len);
-        drop(self.running);
+        if let Some(running) = self.running {
+            running.end(target);
+        }
     }
 
-    fn complete_falsely(self, Hostile { used_id, used_len, used_times, .. }: Hostile) {
+    fn complete_falsely(self, target: &Target, hostile: Hostile) {
+        let Hostile { used_id, used_len, used_times, .. } = hostile;
         let len = used_len.unwrap_or(self.used_len);
         self.chain.complete_falsely(used_id, len, used_times.unwrap_or(1));
-        drop(self.running);
+        if let Some(running) = self.running {
+            running.end(target);
+        }
     }
 }
 
 /// Commands of a ring that are given back together.
 #[derive(Debug)]
 struct Batch<'r> {
+    target: &'r Target,
     ring: &'r Ring,
     finished: Vec<(Chain, u32)>,
     running: Vec<Running>,
@@ -496,8 +523,8 @@ struct Batch<'r> {
 }
 
 impl<'r> Batch<'r> {
-    fn new(ring: &'r Ring) -> Self {
-        Batch { ring, finished: Vec::new(), running: Vec::new(), ended_us: None }
+    fn new(target: &'r Target, ring: &'r Ring) -> Self {
+        Batch { target, ring, finished: Vec::new(), running: Vec::new(), ended_us: None }
     }
 
     fn add(&mut self, finished: Finished) {
@@ -517,7 +544,7 @@ impl<'r> Batch<'r> {
         }
         self.ring.complete_all(self.finished.drain(..));
         // Only now have they ended for those who wait for them.
-        self.running.clear();
+        self.running.drain(..).for_each(|running| running.end(self.target));
         true
     }
 

@@ -34,6 +34,7 @@ pub fn config_of(spec: LunSpec) -> LuConfig {
             exponent: spec.physical_blocks.exponent,
             lowest_aligned: spec.physical_blocks.lowest_aligned,
         },
+        task_set_max: spec.task_set_max,
     }
 }
 
@@ -85,6 +86,7 @@ pub fn state_of((address, config): (server::LunAddress, LuConfig)) -> LunState {
                 exponent: config.physical_blocks.exponent,
                 lowest_aligned: config.physical_blocks.lowest_aligned,
             },
+            task_set_max: config.task_set_max,
         },
     }
 }

@@ -148,9 +148,7 @@ impl Target {
             units: ArcSwap::from_pointee(
                 addresses
                     .into_iter()
-                    .map(|(address, config)| {
-                        (address, Arc::new(Unit::new(&config.medium, journal_len)))
-                    })
+                    .map(|(address, config)| (address, Arc::new(Unit::new(&config, journal_len))))
                     .collect(),
             ),
             events: (0..ports).map(|_| EventQueue::default()).collect(),
@@ -216,7 +214,7 @@ impl Target {
     pub fn reset_lun(&self, address: LunAddress, config: &LuConfig) -> Result<(), ChangeError> {
         self.change(address, |unit| {
             self.device.reset_lu(address, config.clone())?;
-            unit.set_medium(&config.medium);
+            unit.configure(config);
             unit.set_faults(faults::Engine::default());
             self.end_held(unit);
             unit.clear_journal();
@@ -312,8 +310,8 @@ impl Target {
             let mut units = BTreeMap::clone(units);
             let unit = units
                 .entry(address)
-                .or_insert_with(|| Arc::new(Unit::new(&config.medium, self.journal_len)));
-            unit.set_medium(&config.medium);
+                .or_insert_with(|| Arc::new(Unit::new(&config, self.journal_len)));
+            unit.configure(&config);
             units
         });
         self.device.add_lu(address, config)?;
@@ -499,6 +497,12 @@ impl QueueHandler for Target {
         }
     }
 
+    fn rings_stopped(&self) {
+        for unit in self.units.load().values() {
+            unit.start_waiting(self);
+        }
+    }
+
     fn session_began(&self, port: usize, connection: Connection) {
         *self.connection(port) = Some(connection);
     }
@@ -513,6 +517,7 @@ impl QueueHandler for Target {
             if let Err(left) = unit.wait_for(Which::AllOf(nexus), self.wait_limit) {
                 tracing::warn!(%left, "a session has ended");
             }
+            unit.start_waiting(self);
         }
     }
 }

@@ -14,7 +14,8 @@ use std::{
 };
 
 use control::JournalPage;
-use device_server::{MediumConfig, NexusId};
+use device_server::{LuConfig, MediumConfig, NexusId};
+use scsi::task::TaskAttribute;
 
 use crate::{
     backend::Keeper,
@@ -25,6 +26,10 @@ use crate::{
     target::Target,
     timers::Timers,
 };
+
+mod task_set;
+
+use task_set::has_order;
 
 /// A logical unit as the transport sees it.
 #[derive(Debug)]
@@ -41,6 +46,7 @@ pub struct Unit {
 
 #[derive(Debug, Default)]
 struct Tasks {
+    /// Counts what comes to the unit.
     next_sequence: u64,
     running: Vec<Request>,
     waiting: u32,
@@ -48,6 +54,13 @@ struct Tasks {
     held: VecDeque<Waiting>,
     /// What goes wrong.
     engine: Engine,
+    /// Commands of the task set, running or not, that are ORDERED or HEAD OF QUEUE. Only with one of them
+    /// does a command wait for others.
+    with_order: usize,
+    /// Whether somebody starts commands that waited for others, one after the other.
+    starting: bool,
+    /// Most commands of the task set, if there is a limit.
+    commands_max: Option<usize>,
 }
 
 /// Something that was fetched and has not begun.
@@ -69,6 +82,8 @@ enum Until {
     Never,
     /// Others that the same rule is about.
     Others(Arc<FiredRule>),
+    /// Commands of its task set that come before it.
+    Preceding,
 }
 
 /// What becomes of a command that was just fetched.
@@ -95,7 +110,13 @@ impl Turn {
         let Some(unit) = self.unit.upgrade() else { return };
         let held = {
             let mut tasks = unit.tasks();
-            unit.take(&mut tasks, |waiting| waiting.sequence == self.sequence).pop()
+            match tasks.may_not_start_yet(self.sequence) {
+                Some(waiting) => {
+                    waiting.until = Until::Preceding;
+                    None
+                }
+                None => unit.take(&mut tasks, |waiting| waiting.sequence == self.sequence).pop(),
+            }
         };
         if let Some(held) = held {
             held.carry_out(target);
@@ -114,6 +135,8 @@ struct Request {
     sequence: u64,
     nexus: NexusId,
     tag: Option<u64>,
+    /// Of a command that is in the task set.
+    attribute: Option<TaskAttribute>,
 }
 
 /// Which requests a task management function or a reset concerns.
@@ -156,16 +179,15 @@ impl Tasks {
         sequence
     }
 
-    fn run(&mut self, unit: &Arc<Unit>, nexus: NexusId, tag: Option<u64>) -> Running {
-        let sequence = self.next_sequence();
-        self.running.push(Request { sequence, nexus, tag });
-        Running { unit: Arc::clone(unit), sequence }
+    fn run(&mut self, unit: &Arc<Unit>, request: Request) -> Running {
+        self.running.push(request);
+        Running { unit: Arc::clone(unit), sequence: request.sequence, has_left: false }
     }
 }
 
 impl Unit {
     /// A unit with nothing in flight, and a journal of so many entries.
-    pub(crate) fn new(medium: &MediumConfig, journal_len: usize) -> Self {
+    pub(crate) fn new(config: &LuConfig, journal_len: usize) -> Self {
         let unit = Unit {
             tasks: Mutex::default(),
             ended: Condvar::new(),
@@ -173,14 +195,15 @@ impl Unit {
             unrecorded: (journal_len == 0).then(AtomicU64::default),
             may_block: AtomicBool::default(),
         };
-        unit.set_medium(medium);
+        unit.configure(config);
         unit
     }
 
-    /// Its blocks are there from now on.
-    pub(crate) fn set_medium(&self, medium: &MediumConfig) {
-        let may_block = matches!(medium, MediumConfig::File { .. });
+    /// It is this from now on.
+    pub(crate) fn configure(&self, config: &LuConfig) {
+        let may_block = matches!(config.medium, MediumConfig::File { .. });
         self.may_block.store(may_block, Ordering::Relaxed);
+        self.tasks().commands_max = config.task_set_max.map(|max| max.get() as usize);
     }
 
     /// Whether its commands may wait for storage of the host.
@@ -199,13 +222,22 @@ impl Unit {
     /// Registers a command, or a task management function without tag, until the guard is dropped.
     #[must_use]
     pub fn begin(self: &Arc<Self>, nexus: NexusId, tag: Option<u64>) -> Running {
-        self.tasks().run(self, nexus, tag)
+        let mut tasks = self.tasks();
+        let (sequence, attribute) = (tasks.next_sequence(), tag.map(|_| TaskAttribute::Simple));
+        tasks.run(self, Request { sequence, nexus, tag, attribute })
     }
 
     /// Registers a command that was just fetched and gives it back, to be executed, or lets it wait. This
     /// is where it is decided what goes wrong with it: in the order in which commands come to the unit.
     pub(crate) fn admit(self: &Arc<Self>, timers: &Timers, mut command: Command) -> Admitted {
         let mut tasks = self.tasks();
+        let (nexus, tag) = (command.nexus(), Some(command.tag()));
+        if let Some(status) = tasks.has_no_room(nexus) {
+            let sequence = tasks.next_sequence();
+            command.refuse(status);
+            command.runs(tasks.run(self, Request { sequence, nexus, tag, attribute: None }));
+            return Admitted::Runs(command);
+        }
         if !tasks.engine.is_empty() {
             let fired = tasks.engine.decide(&command.event());
             command.set_fault(fired);
@@ -218,7 +250,15 @@ impl Unit {
                 Admitted::Together(together)
             };
         }
-        command.runs(tasks.run(self, command.nexus(), Some(command.tag())));
+        let (sequence, attribute) = (tasks.next_sequence(), command.attribute());
+        if (tasks.with_order > 0 || attribute == TaskAttribute::Ordered)
+            && !tasks.precedence().lets_start(sequence, attribute)
+        {
+            self.add(&mut tasks, sequence, Held::Command(command), Until::Preceding);
+            return Admitted::Waits;
+        }
+        tasks.with_order += usize::from(has_order(attribute));
+        command.runs(tasks.run(self, Request { sequence, nexus, tag, attribute: Some(attribute) }));
         Admitted::Runs(command)
     }
 
@@ -234,11 +274,6 @@ impl Unit {
 
     fn keep(self: &Arc<Self>, tasks: &mut Tasks, timers: &Timers, held: Held) -> Vec<Turn> {
         let unit = Arc::downgrade(self);
-        let keeper: Weak<dyn Keeper> = unit.clone();
-        // With its ring stopped, nobody waits for it any more.
-        if !held.chain().keep(&keeper) {
-            return Vec::new();
-        }
         let sequence = tasks.next_sequence();
         let fired = held.fault().expect("only a fault lets something wait").clone();
         let wait = fired.rule.effect.wait.as_ref().expect("the caller has looked");
@@ -252,13 +287,23 @@ impl Unit {
                 Until::ItsTurn
             }
         };
-        tasks.held.push_back(Waiting { sequence, held, until });
+        self.add(tasks, sequence, held, until);
         match wait {
             Wait::Order(order) => {
                 let of_rule = |until: &Until| matches!(until, Until::Others(other) if Arc::ptr_eq(other, &fired.rule));
                 self.turns(tasks, of_rule, Some(order)).unwrap_or_default()
             }
             _ => Vec::new(),
+        }
+    }
+
+    fn add(self: &Arc<Self>, tasks: &mut Tasks, sequence: u64, held: Held, until: Until) {
+        let unit = Arc::downgrade(self);
+        let keeper: Weak<dyn Keeper> = unit;
+        // With its ring stopped, nobody waits for it any more.
+        if held.chain().keep(&keeper) {
+            tasks.with_order += usize::from(held.attribute().is_some_and(has_order));
+            tasks.held.push_back(Waiting { sequence, held, until });
         }
     }
 
@@ -297,7 +342,7 @@ impl Unit {
     fn take(self: &Arc<Self>, tasks: &mut Tasks, meant: impl Fn(&Waiting) -> bool) -> Vec<Held> {
         let (taken, kept): (VecDeque<_>, VecDeque<_>) = tasks.held.drain(..).partition(meant);
         tasks.held = kept;
-        taken.into_iter().map(|waiting| self.resume(tasks, waiting.held)).collect()
+        taken.into_iter().map(|waiting| self.resume(tasks, waiting)).collect()
     }
 
     /// The turns of what waits to be released, in order of arrival or in another.
@@ -308,14 +353,17 @@ impl Unit {
         self.turns(&mut self.tasks(), |until| matches!(until, Until::Released), order)
     }
 
-    fn resume(self: &Arc<Self>, tasks: &mut Tasks, mut held: Held) -> Held {
-        held.runs(tasks.run(self, held.nexus(), held.tag()));
+    /// It keeps its place among the commands of the task set.
+    fn resume(self: &Arc<Self>, tasks: &mut Tasks, waiting: Waiting) -> Held {
+        let Waiting { sequence, mut held, .. } = waiting;
+        let (nexus, tag, attribute) = (held.nexus(), held.tag(), held.attribute());
+        held.runs(tasks.run(self, Request { sequence, nexus, tag, attribute }));
         held
     }
 
     /// Drops everything of this nexus that is held, unanswered.
     pub(crate) fn forget_held(&self, nexus: NexusId) {
-        self.tasks().held.retain(|waiting| waiting.held.nexus() != nexus);
+        self.tasks().keep_only(|waiting| waiting.held.nexus() != nexus);
     }
 
     /// Says what goes wrong from now on.
@@ -400,7 +448,7 @@ impl Unit {
 
 impl Keeper for Unit {
     fn ring_stops(&self) {
-        self.tasks().held.retain(|waiting| !waiting.held.chain().is_stale());
+        self.tasks().keep_only(|waiting| !waiting.held.chain().is_stale());
     }
 }
 
@@ -409,6 +457,7 @@ impl Keeper for Unit {
 pub struct Running {
     unit: Arc<Unit>,
     sequence: u64,
+    has_left: bool,
 }
 
 impl Running {
@@ -417,15 +466,33 @@ impl Running {
     pub fn unit(&self) -> &Arc<Unit> {
         &self.unit
     }
+
+    /// The request has ended: what has waited for it starts.
+    pub(crate) fn end(mut self, target: &Target) {
+        if self.leave() {
+            self.unit.start_waiting(target);
+        }
+    }
+
+    /// Takes it off the unit, and returns whether others may have waited for it.
+    fn leave(&mut self) -> bool {
+        self.has_left = true;
+        let mut tasks = self.unit.tasks();
+        let position = tasks.running.iter().position(|other| other.sequence == self.sequence);
+        let request = tasks.running.swap_remove(position.expect("a running request is registered"));
+        if tasks.waiting > 0 {
+            self.unit.ended.notify_all();
+        }
+        let others_wait = tasks.with_order > 0;
+        tasks.with_order -= usize::from(request.attribute.is_some_and(has_order));
+        others_wait
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut tasks = self.unit.tasks();
-        let position = tasks.running.iter().position(|other| other.sequence == self.sequence);
-        tasks.running.swap_remove(position.expect("a running request is registered"));
-        if tasks.waiting > 0 {
-            self.unit.ended.notify_all();
+        if !self.has_left {
+            self.leave();
         }
     }
 }
@@ -441,7 +508,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(20);
 
     fn unit() -> Unit {
-        Unit::new(&MediumConfig::Ram, 16)
+        Unit::new(&LuConfig::default(), 16)
     }
 
     #[test]
@@ -458,7 +525,7 @@ mod tests {
 
     #[test]
     fn unit_without_a_journal_counts_what_it_does_not_write() {
-        let unit = Unit::new(&MediumConfig::Ram, 0);
+        let unit = Unit::new(&LuConfig::default(), 0);
         for _ in 0..3 {
             unit.record(|| -> Record { panic!("nobody wants it") });
         }

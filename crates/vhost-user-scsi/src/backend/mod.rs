@@ -48,6 +48,9 @@ pub trait QueueHandler: Send + Sync + 'static {
     /// worker.
     fn serve(&self, port: usize, queue: usize, ring: &Ring);
 
+    /// Rings of a port have stopped: what was kept of them is gone.
+    fn rings_stopped(&self);
+
     /// A front end has come to this port.
     fn session_began(&self, port: usize, connection: Connection);
 

@@ -158,7 +158,9 @@ impl Session {
         self.forget_kick(index);
         let ring = &self.queues[index].ring;
         ring.begin_stop();
-        ring.finish_stop(Instant::now() + STOP_LIMIT)
+        let base = ring.finish_stop(Instant::now() + STOP_LIMIT);
+        self.device.rings_stopped();
+        base
     }
 
     fn stop_all(&mut self) {
@@ -170,6 +172,7 @@ impl Session {
         for queue in &self.queues {
             queue.ring.finish_stop(deadline);
         }
+        self.device.rings_stopped();
     }
 
     /// Ends it: when this returns, no thread of it is left and nothing touches its guest's memory any

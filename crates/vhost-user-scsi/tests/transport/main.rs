@@ -14,3 +14,4 @@ mod memory;
 mod nexuses;
 mod sessions;
 mod task_management;
+mod task_set;

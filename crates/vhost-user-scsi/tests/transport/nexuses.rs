@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use control::{Client, LunAddress};
+use rstest::rstest;
 
-use crate::driver::{
-    Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, holding, pattern, read_10, request, write_10,
+use crate::{
+    driver::{
+        Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, holding, pattern, read_10, request, write_10,
+    },
+    guest::Guest,
 };
 
 const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
@@ -17,6 +21,7 @@ const SUCCEEDED: u8 = 10;
 
 const ABORT_TASK: u32 = 0;
 const ABORT_TASK_SET: u32 = 1;
+const CLEAR_ACA: u32 = 2;
 const CLEAR_TASK_SET: u32 = 3;
 const I_T_NEXUS_RESET: u32 = 4;
 const LOGICAL_UNIT_RESET: u32 = 5;
@@ -99,4 +104,63 @@ fn task_management_keeps_to_its_nexus_where_sam_says_so() {
         let used = one.used(REQUEST_QUEUE);
         assert_eq!(one.answer(used.len, room, room).response, response);
     }
+}
+
+/// The additional sense code of TEST UNIT READY, until it is GOOD.
+fn conditions(guest: &Guest) -> Vec<[u8; 2]> {
+    let next = || {
+        let answer = guest.command_on(REQUEST_QUEUE + 1, UNIT, &TEST_UNIT_READY, &[], 0);
+        (answer.status != 0).then(|| [answer.sense[12], answer.sense[13]])
+    };
+    std::iter::from_fn(next).collect()
+}
+
+/// SAM, task management functions: which unit attention conditions each establishes, and for whom. Both have
+/// a command in the task set.
+#[rstest]
+#[case::abort_task(ABORT_TASK, &[], &[])]
+#[case::abort_task_set(ABORT_TASK_SET, &[], &[])]
+#[case::clear_aca(CLEAR_ACA, &[], &[])]
+#[case::clear_task_set(CLEAR_TASK_SET, &[], &[[0x2f, 0x00]])]
+#[case::i_t_nexus_reset(I_T_NEXUS_RESET, &[[0x29, 0x07]], &[])]
+#[case::logical_unit_reset(LOGICAL_UNIT_RESET, &[[0x29, 0x03]], &[[0x29, 0x03]])]
+#[case::query_task(QUERY_TASK, &[], &[])]
+#[case::query_task_set(QUERY_TASK_SET, &[], &[])]
+fn function_establishes_unit_attentions(
+    #[case] function: u32,
+    #[case] mine: &[[u8; 2]],
+    #[case] others: &[[u8; 2]],
+) {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let (one, other) = (daemon.guest(), daemon.other_guest());
+    // Whoever has sent nothing is told nothing.
+    assert_eq!((conditions(&one), conditions(&other)), (vec![], vec![]));
+    hold(&mut client, 2);
+    for guest in [&one, &other] {
+        let held = client.journal(ADDRESS).expect("LUN 0").held.len();
+        let chain = [guest.out(&request(UNIT, TAG, &TEST_UNIT_READY)), guest.room(108)];
+        guest.submit(REQUEST_QUEUE, &chain);
+        assert_held(&mut client, held + 1);
+    }
+    one.task_management(UNIT, function, TAG);
+    assert_eq!((conditions(&one), conditions(&other)), (mine.to_vec(), others.to_vec()));
+}
+
+/// SAM, Unit attention condition precedence: a reset comes before what was said earlier.
+#[test]
+fn reset_is_reported_before_cleared_commands() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let (one, other) = (daemon.guest(), daemon.other_guest());
+    hold(&mut client, 1);
+    other.submit(
+        REQUEST_QUEUE,
+        &[other.out(&request(UNIT, TAG, &TEST_UNIT_READY)), other.room(108)],
+    );
+    assert_held(&mut client, 1);
+    assert_eq!(one.task_management(UNIT, CLEAR_TASK_SET, 0), COMPLETE);
+    assert_eq!(other.task_management(UNIT, I_T_NEXUS_RESET, 0), COMPLETE);
+    assert_eq!(one.task_management(UNIT, LOGICAL_UNIT_RESET, 0), COMPLETE);
+    assert_eq!(conditions(&other), [[0x29, 0x03], [0x29, 0x07], [0x2f, 0x00]]);
 }

@@ -485,6 +485,8 @@ impl Running {
         }
         let others_wait = tasks.with_order > 0;
         tasks.with_order -= usize::from(request.attribute.is_some_and(has_order));
+        let is_empty = tasks.running.is_empty() && tasks.held.is_empty();
+        debug_assert!(!is_empty || tasks.with_order == 0, "commands that are gone have no order");
         others_wait
     }
 }

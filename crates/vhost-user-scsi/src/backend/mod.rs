@@ -5,13 +5,14 @@
 //! * `front_end` accepts a connection and reads its messages until it ends.
 //! * `session` is what the messages do; `memory` and `inflight` are what they share.
 //! * `worker` waits for kicks and has queues served.
-//! * `ring` is a queue's life, `split` the structures in guest memory.
+//! * `ring` is a queue's life, `notifier` how its driver is told, `split` the structures in guest memory.
 //! * `detached` is a ring without a front end, for tests that are their own.
 
 mod detached;
 mod front_end;
 mod inflight;
 mod memory;
+mod notifier;
 mod ring;
 mod session;
 mod split;

@@ -13,6 +13,7 @@ use super::{
     Keeper,
     inflight::Tracker,
     memory::Memory,
+    notifier::Notifier,
     split::{self, Addresses, RingError, SIZE_MAX, SplitRing},
 };
 use crate::chain::{Chain, Parts};
@@ -67,8 +68,8 @@ struct State {
     in_flight: u32,
     /// Who has kept chains since the ring was started.
     keepers: Vec<Weak<dyn Keeper>>,
-    call: Option<File>,
-    error: Option<File>,
+    call: Option<Notifier>,
+    error: Option<Notifier>,
     tracker: Option<Tracker>,
     /// Heads that the tracker knows to be put into the used ring, which the driver does not see yet.
     completing: Vec<u16>,
@@ -153,12 +154,9 @@ impl State {
     }
 }
 
-/// Writes to an eventfd, if there is one.
-fn notify(whom: &str, eventfd: Option<&File>) {
-    if let Some(eventfd) = eventfd
-        && let Err(error) = rustix::io::write(eventfd, &1_u64.to_ne_bytes())
-    {
-        debug!(whom, %error, "cannot write to an eventfd");
+fn notify(whom: &str, notifier: Option<&Notifier>) {
+    if let Some(notifier) = notifier {
+        notifier.notify(whom);
     }
 }
 
@@ -399,12 +397,12 @@ impl Ring {
     /// told. A driver takes an interrupt too many for nothing.
     pub(super) fn set_call(&self, call: Option<File>) {
         let mut state = self.state();
-        state.call = call;
+        state.call = call.map(Notifier::new);
         notify("driver", state.call.as_ref());
     }
 
     pub(super) fn set_error(&self, error: Option<File>) {
-        self.state().error = error;
+        self.state().error = error.map(Notifier::new);
     }
 
     /// Starts it: from now on chains are popped, first those that were in flight when the process

@@ -133,3 +133,39 @@ impl Unit {
         Some(self.resume(tasks, waiting))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use device_server::{Device, DeviceConfig, LuConfig, LunAddress};
+    use scsi_fault::{Effect, Rule};
+
+    use super::*;
+    use crate::{
+        backend::{QueueHandler as _, ring_with_a_command},
+        target::Settings,
+        unit::Which,
+        wire::FIRST_REQUEST_QUEUE,
+    };
+
+    const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
+
+    /// A command that is released keeps its place: what came after it is younger still.
+    #[test]
+    fn released_command_is_as_old_as_it_was() {
+        let units = vec![(ADDRESS, LuConfig::default())];
+        let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
+        let target = Target::new(device, Settings::new(1, 1)).expect("a thread");
+        let rules = vec![Rule::new("hold", Effect::hold())];
+        target.set_faults(ADDRESS, &control::Faults { seed: 0, rules }).expect("nothing runs");
+        target.serve(0, FIRST_REQUEST_QUEUE, &ring_with_a_command());
+        let unit = target.unit(ADDRESS).expect("the unit");
+        let younger = unit.begin(NexusId(0), Some(9));
+        let waits =
+            || !unit.tasks().precedence().lets_start(younger.sequence, TaskAttribute::Ordered);
+        assert!(waits());
+        let released = unit.take_held(Which::All).pop().expect("one is held");
+        assert!(waits(), "it runs now");
+        released.carry_out(&target);
+        assert!(!waits());
+    }
+}

@@ -6,6 +6,7 @@ use std::{
 };
 
 use vhost::{VhostBackend, vhost_user::Frontend};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
     driver::{Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern, read_10, request, write_10},
@@ -35,6 +36,26 @@ fn front_end_that_vanishes_in_mid_command_harms_nobody() {
             guest.submit(REQUEST_QUEUE, &chain);
         }
     }
+    assert_eq!(daemon.guest().command(UNIT, &TEST_UNIT_READY, &[], 0).response, 0);
+}
+
+/// A front end chooses what it is told on: nothing that could be makes the device wait.
+#[test]
+fn blocking_eventfd_that_is_full_blocks_nobody() {
+    let daemon = Daemon::start();
+    let guest = daemon.guest();
+    let full = EventFd::new(0).expect("a blocking eventfd");
+    full.write(u64::MAX - 1).expect("there is room for so much");
+    guest.frontend.set_vring_call(REQUEST_QUEUE, &full).expect("acknowledged");
+    guest.submit(REQUEST_QUEUE, &[guest.out(&request(UNIT, 1, &TEST_UNIT_READY)), guest.room(108)]);
+    // The ring is stopped when the command has ended.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while guest.used_index(REQUEST_QUEUE) == 0 {
+        assert!(Instant::now() < deadline, "the command has not ended");
+        std::thread::yield_now();
+    }
+    assert_eq!(guest.stop_ring(REQUEST_QUEUE), 1);
+    drop(guest);
     assert_eq!(daemon.guest().command(UNIT, &TEST_UNIT_READY, &[], 0).response, 0);
 }
 

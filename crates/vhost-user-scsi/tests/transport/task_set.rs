@@ -285,20 +285,25 @@ fn task_management_sees_what_waits_for_others() {
 #[test]
 fn a_long_row_of_ordered_commands_is_carried_out_in_order() {
     let (daemon, mut client) = started();
-    let guest = daemon.guest();
+    let (guest, other) = (daemon.guest(), daemon.other_guest());
     hold(&mut client, "WRITE(10)");
     let first = send(&guest, OTHER_QUEUE, 1000, SIMPLE, &write_10(3, 1), &pattern(1, 1));
     wait(&mut client, &[1000]);
-    let attributes = [ORDERED, ORDERED, SIMPLE, SIMPLE];
-    let sent: Vec<_> = (0..100)
-        .zip(attributes.into_iter().cycle())
-        .map(|(tag, attribute)| ready(&guest, REQUEST_QUEUE, tag, attribute))
-        .collect();
-    page_when(&mut client, |page| page.held.len() == 101);
+    let queues = REQUEST_QUEUE..REQUEST_QUEUE + 4;
+    let mut sent = Vec::new();
+    for (tag, attribute) in (0..100).zip([ORDERED, ORDERED, SIMPLE, SIMPLE].into_iter().cycle()) {
+        for (guest, queue) in [&guest, &other]
+            .into_iter()
+            .flat_map(|guest| queues.clone().map(move |queue| (guest, queue)))
+        {
+            sent.push((guest, ready(guest, queue, tag, attribute)));
+        }
+    }
+    page_when(&mut client, |page| page.held.len() == 801);
     client.release(ADDRESS).expect("one is held");
     assert_eq!(answered(&guest, first).status, GOOD);
-    for sent in sent {
-        assert_eq!(answered(&guest, sent).status, GOOD, "in order of arrival");
+    for (guest, sent) in sent {
+        assert_eq!(answered(guest, sent).status, GOOD, "in order of arrival");
     }
 }
 

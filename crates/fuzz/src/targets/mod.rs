@@ -5,6 +5,7 @@ mod chain;
 mod commands;
 mod control;
 mod corpus;
+mod protocol;
 mod rings;
 mod scenarios;
 
@@ -26,6 +27,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "rings", prepare: rings::prepare },
     Target { name: "scenarios", prepare: scenarios::prepare },
     Target { name: "control", prepare: control::prepare },
+    Target { name: "protocol", prepare: protocol::prepare },
 ];
 
 /// Their names.

@@ -223,6 +223,7 @@ impl Device {
         for (_, unit) in self.inventory.load().units() {
             unit.reservations.nexus_lost(nexus);
             unit.attentions.forget(nexus);
+            unit.echo.forget(nexus);
         }
     }
 

@@ -23,12 +23,18 @@ pub(crate) enum CommandError {
     SavingNotSupported,
     /// The task attribute is ACA, and there is no auto contingent allegiance.
     AcaWithoutCondition,
+    /// The command wants another one before it.
+    CommandSequence,
+    /// Another nexus has written to the echo buffer since.
+    EchoBufferOverwritten,
     /// A unit attention condition is reported instead of processing the command.
     UnitAttention(Sense),
     /// The unit is not ready.
     NotReady(Sense),
     /// Another nexus has reserved the unit, or the reservation key is not its own.
     ReservationConflict,
+    /// All blocks of PRE-FETCH fit into the cache.
+    ConditionMet,
     /// A persistent reservation is released with another scope or type than it has.
     InvalidRelease,
     /// The medium failed to give this block.
@@ -62,6 +68,7 @@ impl CommandError {
     pub(crate) fn end(self) -> (Status, Option<Sense>) {
         let sense = match self {
             CommandError::ReservationConflict => return (Status::ReservationConflict, None),
+            CommandError::ConditionMet => return (Status::ConditionMet, None),
             CommandError::InvalidRelease => Sense::INVALID_RELEASE_OF_PERSISTENT_RESERVATION,
             CommandError::UnknownOpcode => Sense::INVALID_COMMAND_OPERATION_CODE,
             CommandError::InvalidField(at) => Sense::INVALID_FIELD_IN_CDB.with_field_pointer(at),
@@ -74,6 +81,8 @@ impl CommandError {
             CommandError::WriteProtected => Sense::WRITE_PROTECTED,
             CommandError::SavingNotSupported => Sense::SAVING_PARAMETERS_NOT_SUPPORTED,
             CommandError::AcaWithoutCondition => Sense::INVALID_MESSAGE_ERROR,
+            CommandError::CommandSequence => Sense::COMMAND_SEQUENCE_ERROR,
+            CommandError::EchoBufferOverwritten => Sense::ECHO_BUFFER_OVERWRITTEN,
             CommandError::UnitAttention(sense) | CommandError::NotReady(sense) => sense,
             CommandError::ReadFailed(lba) => Sense::UNRECOVERED_READ_ERROR.with_information(lba.0),
             CommandError::WriteFailed(lba) => Sense::WRITE_ERROR.with_information(lba.0),
@@ -114,6 +123,8 @@ mod tests {
             (CommandError::WriteProtected, (0x7, 0x27, 0x00)),
             (CommandError::SavingNotSupported, (0x5, 0x39, 0x00)),
             (CommandError::AcaWithoutCondition, (0x5, 0x49, 0x00)),
+            (CommandError::CommandSequence, (0x5, 0x2c, 0x00)),
+            (CommandError::EchoBufferOverwritten, (0xb, 0x3f, 0x0f)),
             (CommandError::UnitAttention(Sense::POWER_ON_OCCURRED), (0x6, 0x29, 0x01)),
             (CommandError::NotReady(Sense::MEDIUM_NOT_PRESENT), (0x2, 0x3a, 0x00)),
             (CommandError::InvalidRelease, (0x5, 0x26, 0x04)),

@@ -19,6 +19,7 @@ mod block_locks;
 pub mod config;
 pub mod data;
 pub mod device;
+mod echo_buffer;
 mod error;
 mod handlers;
 mod health;

@@ -12,6 +12,7 @@ use crate::{
     attention::UnitAttentions,
     block_locks::BlockLocks,
     config::{RAM_LEN_MAX, THIN_RAM_LEN_MAX},
+    echo_buffer::EchoBuffer,
     health::CurrentHealth,
     medium::{FileMedium, Medium, RamMedium, StaleWrites},
     mode_values::{CurrentValues, ModeValues},
@@ -36,6 +37,7 @@ pub(crate) struct LogicalUnit {
     pub(crate) health: CurrentHealth,
     pub(crate) reservations: Reservations,
     pub(crate) locks: BlockLocks,
+    pub(crate) echo: EchoBuffer,
 }
 
 /// What tells a logical unit from all others.
@@ -105,6 +107,7 @@ impl LogicalUnit {
             health: CurrentHealth::default(),
             reservations: Reservations::default(),
             locks: BlockLocks::default(),
+            echo: EchoBuffer::default(),
         }
     }
 
@@ -156,6 +159,7 @@ impl LogicalUnit {
         self.mode.set(self.default_mode());
         self.readiness.set(Readiness::Ready);
         self.reservations.reset();
+        self.echo.clear();
     }
 }
 

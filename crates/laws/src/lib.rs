@@ -13,10 +13,12 @@
 mod block_sizes;
 mod blocks;
 mod compare_and_write;
+mod echo_buffer;
 mod identity;
 mod initiator;
 mod mode_select;
 mod persistent_reservation;
+mod pre_fetch;
 mod provisioning;
 mod reports;
 mod reserve;
@@ -119,9 +121,11 @@ pub fn all() -> impl Iterator<Item = &'static Law> {
         block_sizes::LAWS,
         blocks::LAWS,
         compare_and_write::LAWS,
+        echo_buffer::LAWS,
         identity::LAWS,
         mode_select::LAWS,
         persistent_reservation::LAWS,
+        pre_fetch::LAWS,
         provisioning::LAWS,
         reports::LAWS,
         reserve::LAWS,

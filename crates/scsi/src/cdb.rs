@@ -310,6 +310,17 @@ cdb! {
     }
 }
 cdb! {
+    /// WRITE BUFFER and READ BUFFER (SPC).
+    Buffer, 10 {
+        /// MODE in bits 4 to 0.
+        pub mode: u8,
+        /// BUFFER ID and BUFFER OFFSET, which mean nothing to the echo buffer.
+        ignored: [u8; 4],
+        /// PARAMETER LIST LENGTH or ALLOCATION LENGTH in bytes, 24 bits.
+        pub len: [u8; 3],
+    }
+}
+cdb! {
     /// START STOP UNIT (SBC).
     StartStopUnit, 6 {
         /// IMMED in bit 0.

@@ -1,4 +1,4 @@
-//! READ, WRITE, SYNCHRONIZE CACHE and READ CAPACITY in all their lengths (SBC).
+//! READ, WRITE, PRE-FETCH, SYNCHRONIZE CACHE and READ CAPACITY in all their lengths (SBC).
 
 use scsi::{
     BlockRange, Lba,
@@ -90,6 +90,26 @@ fn synchronize_cache(
 ) -> Result<(), CommandError> {
     byte_range(execution.unit, BlockRange { start: Lba(lba), blocks })?;
     flush(execution.medium)
+}
+
+pub(super) fn pre_fetch_10(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
+    let cdb = execution.cdb::<cdb::SynchronizeCache10>();
+    pre_fetch(execution, cdb.lba.get().into(), cdb.blocks.get().into())
+}
+
+pub(super) fn pre_fetch_16(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
+    let cdb = execution.cdb::<cdb::SynchronizeCache16>();
+    pre_fetch(execution, cdb.lba.get(), cdb.blocks.get().into())
+}
+
+/// There is room for all blocks in the host's memory. IMMED makes no difference: nothing is waited for.
+fn pre_fetch(execution: &Execution<'_, '_, '_>, lba: u64, blocks: u64) -> Result<(), CommandError> {
+    // No length means all blocks from there on.
+    let rest = execution.unit.blocks().saturating_sub(lba);
+    let blocks = if blocks == 0 { rest } else { blocks };
+    let (offset, len) = byte_range(execution.unit, BlockRange { start: Lba(lba), blocks })?;
+    execution.medium.fetch_ahead(offset, len);
+    Err(CommandError::ConditionMet)
 }
 
 pub(super) fn read_capacity_10(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {

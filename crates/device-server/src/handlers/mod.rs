@@ -5,6 +5,7 @@ mod absent;
 mod atomic_tests;
 mod block;
 mod compare;
+mod echo;
 mod inquiry;
 mod log;
 mod mode;
@@ -106,7 +107,10 @@ static HANDLERS: &[(Command, Handler)] = &[
     (Command::Read10, block::read_10),
     (Command::Write10, block::write_10),
     (Command::Verify10, compare::verify_10),
+    (Command::PreFetch10, block::pre_fetch_10),
     (Command::SynchronizeCache10, block::synchronize_cache_10),
+    (Command::WriteBuffer, echo::write_buffer),
+    (Command::ReadBuffer, echo::read_buffer),
     (Command::WriteSame10, provisioning::write_same_10),
     (Command::Unmap, provisioning::unmap),
     (Command::LogSense, log::log_sense),
@@ -132,6 +136,7 @@ static HANDLERS: &[(Command, Handler)] = &[
     (Command::CompareAndWrite, compare::compare_and_write),
     (Command::Write16, block::write_16),
     (Command::Verify16, compare::verify_16),
+    (Command::PreFetch16, block::pre_fetch_16),
     (Command::SynchronizeCache16, block::synchronize_cache_16),
     (Command::WriteSame16, provisioning::write_same_16),
     (Command::ReadCapacity16, block::read_capacity_16),

@@ -57,6 +57,15 @@ impl Medium for Recorder {
         Ok(())
     }
 
+    fn fetch_ahead(&self, offset: u64, len: u64) {
+        // LuConfig::default() has 32768 blocks.
+        self.call(match (offset, len) {
+            (512, 1024) => "fetch two from 1",
+            (16_776_704, 512) => "fetch the last",
+            _ => "fetch something else",
+        });
+    }
+
     fn unmap(&self, _: u64, _: u64) -> io::Result<()> {
         self.call("unmap");
         Ok(())
@@ -138,6 +147,21 @@ fn without_write_cache_enabled_every_write_is_flushed() {
     assert_eq!(run_caching(&WRITE, true, false, true), (Ok(()), vec!["write", "flush"]));
     assert_eq!(run_caching(&READ, true, false, true), (Ok(()), vec!["read"]));
     assert_eq!(run_caching(&WRITE, false, false, true), (Ok(()), vec!["write"]));
+}
+
+/// SBC, PRE-FETCH: the blocks are fetched, with no length all that there are; no reading, and no flush.
+#[test]
+fn pre_fetch_asks_the_medium_for_the_blocks() {
+    let met = Err(CommandError::ConditionMet);
+    let ten = |lba: u16, blocks| {
+        let [high, low] = lba.to_be_bytes();
+        run(&[0x34, 0, 0, 0, high, low, 0, 0, blocks, 0], true, false)
+    };
+    assert_eq!(ten(1, 2), (met, vec!["fetch two from 1"]));
+    assert_eq!(ten(0x7fff, 0), (met, vec!["fetch the last"]));
+    assert_eq!(ten(0x7fff, 2), (Err(CommandError::OutOfRange), vec![]));
+    let sixteen = [0x90, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0];
+    assert_eq!(run(&sixteen, true, false), (met, vec!["fetch two from 1"]));
 }
 
 /// SBC, START STOP UNIT: stopping makes cached data durable, unless NO_FLUSH.

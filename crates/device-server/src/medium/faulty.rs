@@ -193,6 +193,10 @@ impl Medium for FaultyMedium<'_> {
         self.medium().flush()
     }
 
+    fn fetch_ahead(&self, offset: u64, len: u64) {
+        self.medium().fetch_ahead(offset, len);
+    }
+
     fn verify(&self, offset: u64, len: u64) -> Result<(), MediumError> {
         self.medium().verify(offset, len)
     }

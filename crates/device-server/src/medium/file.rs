@@ -3,13 +3,14 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Seek},
+    num::NonZeroU64,
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
     sync::Arc,
 };
 
 use rustix::{
-    fs::{FallocateFlags, SeekFrom, fallocate, seek},
+    fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek},
     io::Errno,
 };
 use vm_memory::VolatileSlice;
@@ -135,6 +136,13 @@ impl Medium for FileMedium {
             }
         }
         Ok(())
+    }
+
+    fn fetch_ahead(&self, offset: u64, len: u64) {
+        let Some(len) = NonZeroU64::new(len) else { return };
+        if let Err(error) = fadvise(&self.file, offset, Some(len), Advice::WillNeed) {
+            tracing::debug!(%error, "the file is not read ahead");
+        }
     }
 
     fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -81,6 +81,12 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// The medium failed at the byte behind those that are done.
     fn verify(&self, offset: u64, len: u64) -> Result<(), MediumError>;
 
+    /// Fetches these bytes from where they are slow to where they are not, or does not: it is a wish. Where
+    /// all are equally near there is nothing to do.
+    fn fetch_ahead(&self, offset: u64, len: u64) {
+        let _nothing_to_fetch = (offset, len);
+    }
+
     /// Unmaps whole granules of a thinly provisioned unit: they read as zeros from now on, and take no
     /// space where the system can do without. Both numbers are multiples of [`GRANULE`], or end with the
     /// medium. Nobody writes there meanwhile.

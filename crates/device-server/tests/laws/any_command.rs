@@ -128,7 +128,8 @@ proptest! {
             prop_assert!(outcome.data_out_len <= out_len);
             prop_assert!(outcome.data_in_len == 0 || outcome.data_out_len == 0);
             prop_assert_eq!(outcome.sense.is_some(), outcome.status == Status::CheckCondition);
-            let status = [Status::Good, Status::CheckCondition, Status::ReservationConflict];
+            let status =
+                [Status::Good, Status::ConditionMet, Status::CheckCondition, Status::ReservationConflict];
             prop_assert!(status.contains(&outcome.status));
             if let Some(sense) = &outcome.sense {
                 prop_assert!(Sense::decode(sense).is_ok());

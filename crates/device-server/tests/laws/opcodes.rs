@@ -6,7 +6,7 @@ use scsi::Command;
 use crate::fixture::{Bench, disk, invalid_bit, invalid_byte};
 
 /// How many commands there are, those of one operation code counted each.
-const COMMANDS: u16 = 46;
+const COMMANDS: u16 = 50;
 
 fn rsoc(options: u8, opcode: u8, service_action: u8) -> [u8; 12] {
     [0xa3, 0x0c, options, opcode, 0, service_action, 0, 0, 0x10, 0, 0, 0]

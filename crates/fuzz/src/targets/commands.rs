@@ -127,6 +127,8 @@ pub(super) fn prepare() -> anyhow::Result<Sessions> {
             let (cdb, direction) = cdb::any(rng);
             let len = cdb::data_len(rng).min(BUFFER_MAX);
             let (out, data_in) = match direction {
+                // More than it asks for: it still moves data one way.
+                _ if once_in(rng, 20) => (&mut out[..len], &mut data_in[..len]),
                 DataDirection::None => (&mut out[..0], &mut data_in[..0]),
                 DataDirection::Out => (&mut out[..len], &mut data_in[..0]),
                 DataDirection::In => (&mut out[..0], &mut data_in[..len]),

@@ -21,11 +21,18 @@ pub(super) struct Difference {
 }
 
 /// Subjects that scsi_debug has no command for.
-pub(super) const NOT_SUPPORTED: &[(&str, Standard, &str)] = &[(
-    "persistent_reservation",
-    LeavesOpen,
-    "SPC, Commands for all device types: PERSISTENT RESERVE IN and OUT are optional",
-)];
+pub(super) const NOT_SUPPORTED: &[(&str, Standard, &str)] = &[
+    (
+        "echo_buffer",
+        LeavesOpen,
+        "SPC, Commands for all device types: READ BUFFER is optional, and so is every mode of WRITE BUFFER",
+    ),
+    (
+        "persistent_reservation",
+        LeavesOpen,
+        "SPC, Commands for all device types: PERSISTENT RESERVE IN and OUT are optional",
+    ),
+];
 
 /// By subject.
 #[rustfmt::skip]

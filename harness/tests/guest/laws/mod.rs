@@ -39,8 +39,8 @@ mod one {
     use super::*;
 
     subjects! { SUBJECTS, Needs::DEFAULT, 1, Way::SgIoV4;
-        block_sizes, blocks, compare_and_write, identity, mode_select, persistent_reservation, provisioning, reports,
-        reserve, start_stop, unit_attention, verify, write_same
+        block_sizes, blocks, compare_and_write, echo_buffer, identity, mode_select, persistent_reservation, pre_fetch,
+        provisioning, reports, reserve, start_stop, unit_attention, verify, write_same
     }
 }
 
@@ -49,7 +49,7 @@ mod two {
     use super::*;
 
     subjects! { SUBJECTS, TWO_NEXUSES, 2, Way::SgIoV4;
-        compare_and_write, mode_select, persistent_reservation, reserve, start_stop, unit_attention
+        compare_and_write, echo_buffer, mode_select, persistent_reservation, reserve, start_stop, unit_attention
     }
 }
 

@@ -220,6 +220,11 @@ impl<'a> Speaker<'a> {
             ]);
             if rng.bool() {
                 script.push(table(&[region(0, 0)]).with(files.proper_memory()));
+                for queue in 0..4 {
+                    if rng.bool() {
+                        script.extend(ring(queue, files.event(rng).1, files.event(rng).1));
+                    }
+                }
             }
             script.reverse();
         }
@@ -383,6 +388,22 @@ pub(super) fn ring_addresses(queue: u32) -> [u64; 5] {
     let base = USER + u64::from(queue) * 0x4000;
     // Index and flags; descriptors, used, available, log.
     [pair(queue, 0), base, base + 0x2000, base + 0x1000, 0]
+}
+
+/// Starts a ring of 16 entries in the proper memory.
+fn ring<'a>(queue: u32, call: BorrowedFd<'a>, kick: BorrowedFd<'a>) -> [Message<'a>; 6] {
+    let file = |code, file| Message {
+        files: vec![("eventfd", file)],
+        ..Message::set(code, &[queue.into()])
+    };
+    [
+        Message::set(code::SET_VRING_NUM, &[pair(queue, 16)]),
+        Message::set(code::SET_VRING_BASE, &[pair(queue, 0)]),
+        Message::set(code::SET_VRING_ADDR, &ring_addresses(queue)),
+        file(code::SET_VRING_CALL, call),
+        file(code::SET_VRING_KICK, kick),
+        Message::set(code::SET_VRING_ENABLE, &[pair(queue, 1)]),
+    ]
 }
 
 fn addresses(rng: &mut Rng, queue: u32) -> [u64; 5] {

@@ -84,7 +84,7 @@ fn request(rng: &mut Rng) -> (Vec<u8>, u32, u32) {
     let (cdb, direction) = cdb::any(rng);
     let mut header = lun(rng).to_vec();
     header.extend(rng.u64(0..8).to_le_bytes());
-    header.extend([if once_in(rng, 20) { rng.u8(..) } else { 0 }, 0, 0]);
+    header.extend([if once_in(rng, 6) { rng.u8(0..5) } else { 0 }, 0, 0]);
     header.extend(cdb);
     let len = u32::try_from(cdb::data_len(rng)).expect("small");
     match direction {

@@ -1,6 +1,6 @@
 //! Lines of control clients.
 
-use std::{path::Path, time::Duration};
+use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use control::{
     CONTROL_VERSION, Command, Event, Faults, LunAddress, LunSpec, Medium, Provisioning, Readiness,
@@ -40,6 +40,7 @@ fn spec(rng: &mut Rng) -> LunSpec {
         blocks,
         block_len: *one(rng, &[512, 4096, 512, 513]),
         provisioning,
+        task_set_max: NonZeroU32::new(rng.u32(0..3)),
         ..LunSpec::default()
     }
 }

@@ -3,7 +3,7 @@
 //! In most sessions the driver keeps to itself: what it says is wild, but no descriptor points into a ring, so
 //! that what the device gives back can be held against what it was given. In the others nothing is sacred.
 
-use std::{fs::File, time::Duration};
+use std::{fs::File, num::NonZeroU32, time::Duration};
 
 use device_server::{Device, DeviceConfig, DeviceType, LuConfig, LunAddress};
 use fastrand::Rng;
@@ -55,7 +55,8 @@ fn memory() -> anyhow::Result<(GuestMemoryMmap, Detached)> {
 
 fn target(rng: &mut Rng) -> std::sync::Arc<Target> {
     let unit = LuConfig { blocks: 256, ..LuConfig::default() };
-    let disk = LuConfig { device_type: DeviceType::Disk, ..unit.clone() };
+    let task_set_max = NonZeroU32::new(rng.u32(0..3));
+    let disk = LuConfig { device_type: DeviceType::Disk, task_set_max, ..unit.clone() };
     let units = vec![
         (LunAddress { target: 0, lun: 0 }, unit),
         (LunAddress { target: 0, lun: *one(rng, &[1, 300]) }, disk),

@@ -55,7 +55,6 @@ impl Census {
 pub(super) fn session(address: &SocketAddr, files: &Files) -> Census {
     let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
     let (kick, call) = (event(), event());
-    write_command(files);
     let mut connection = Connection::open(address);
     let offered = connection.ask(&Message::get(code::GET_FEATURES));
     // VIRTIO_SCSI_F_HOTPLUG and F_CHANGE, INDIRECT_DESC, EVENT_IDX, the protocol's own, VERSION_1.
@@ -63,6 +62,8 @@ pub(super) fn session(address: &SocketAddr, files: &Files) -> Census {
         offered,
         (1_u64 << 1 | 1 << 2 | 1 << 28 | 1 << 29 | 1 << 30 | 1 << 32).to_le_bytes()
     );
+    // Answered, so that the session before this one has ended, and nothing else writes to the memory.
+    write_command(files);
     // Not acknowledged before REPLY_ACK is.
     connection.send(&Message::get(code::SET_OWNER)).expect("a proper session");
     connection.ask(&Message::get(code::GET_PROTOCOL_FEATURES));

@@ -15,6 +15,8 @@ pub enum VpdPage {
     UnitSerialNumber = 0x80,
     /// Device Identification (SPC).
     DeviceIdentification = 0x83,
+    /// Extended INQUIRY Data (SPC).
+    ExtendedInquiry = 0x86,
     /// Block Limits (SBC).
     BlockLimits = 0xb0,
     /// Block Device Characteristics (SBC).
@@ -25,10 +27,11 @@ pub enum VpdPage {
 
 impl VpdPage {
     /// Every page, in order of page code.
-    pub const ALL: [VpdPage; 6] = [
+    pub const ALL: [VpdPage; 7] = [
         VpdPage::SupportedPages,
         VpdPage::UnitSerialNumber,
         VpdPage::DeviceIdentification,
+        VpdPage::ExtendedInquiry,
         VpdPage::BlockLimits,
         VpdPage::BlockDeviceCharacteristics,
         VpdPage::LogicalBlockProvisioning,
@@ -130,6 +133,43 @@ pub struct BlockLimits {
     pub atomic: [u8; 20],
 }
 const _: () = assert!(size_of::<BlockLimits>() == 0x3c);
+
+/// Body of the Extended INQUIRY Data page. Fields not named here are zero.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ExtendedInquiry {
+    microcode_and_protection: u8,
+    /// HEADSUP, ORDSUP and SIMPSUP in bits 2 to 0: task attributes that are acted on.
+    pub task_attributes: u8,
+    /// V_SUP in bit 0: there is a volatile cache.
+    pub caches: u8,
+    /// LUICLR in bit 0.
+    pub clearing: u8,
+    rest: [u8; 56],
+}
+const _: () = assert!(size_of::<ExtendedInquiry>() == 0x3c);
+
+/// HEADSUP, ORDSUP and SIMPSUP in the Extended INQUIRY Data page.
+pub const HEADSUP_ORDSUP_SIMPSUP: u8 = 0x07;
+/// V_SUP in the Extended INQUIRY Data page.
+pub const V_SUP: u8 = 0x01;
+/// LUICLR in the Extended INQUIRY Data page: once REPORTED LUNS DATA HAS CHANGED is reported by one unit of a
+/// target, the others of it do not report it.
+pub const LUICLR: u8 = 0x01;
+
+impl ExtendedInquiry {
+    /// Of a unit with a task set as SAM describes it, with a volatile cache or without.
+    #[must_use]
+    pub const fn new(has_volatile_cache: bool) -> Self {
+        ExtendedInquiry {
+            microcode_and_protection: 0,
+            task_attributes: HEADSUP_ORDSUP_SIMPSUP,
+            caches: if has_volatile_cache { V_SUP } else { 0 },
+            clearing: LUICLR,
+            rest: [0; 56],
+        }
+    }
+}
 
 /// Body of the Block Device Characteristics page.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

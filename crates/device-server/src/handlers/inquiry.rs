@@ -4,8 +4,8 @@ use scsi::{
     cdb,
     inquiry::{Identification, StandardInquiry, padded, version_descriptor},
     vpd::{
-        BlockDeviceCharacteristics, BlockLimits, Designator, LBPRZ, LBPU, LBPWS, LBPWS10,
-        LogicalBlockProvisioning, PROVISIONING_THIN, UGAVALID, VpdPage, WSNZ,
+        BlockDeviceCharacteristics, BlockLimits, Designator, ExtendedInquiry, LBPRZ, LBPU, LBPWS,
+        LBPWS10, LogicalBlockProvisioning, PROVISIONING_THIN, UGAVALID, VpdPage, WSNZ,
     },
 };
 use zerocopy::IntoBytes;
@@ -48,6 +48,9 @@ fn vpd(unit: &LogicalUnit, page: VpdPage) -> Vec<u8> {
         VpdPage::SupportedPages => VpdPage::ALL.map(VpdPage::code).to_vec(),
         VpdPage::UnitSerialNumber => unit.designation.serial().into_bytes(),
         VpdPage::DeviceIdentification => designators(unit),
+        VpdPage::ExtendedInquiry => {
+            ExtendedInquiry::new(unit.medium.has_volatile_cache()).as_bytes().to_vec()
+        }
         VpdPage::BlockLimits => block_limits(unit).as_bytes().to_vec(),
         VpdPage::BlockDeviceCharacteristics => {
             BlockDeviceCharacteristics::NON_ROTATING.as_bytes().to_vec()

@@ -1,6 +1,6 @@
 //! INQUIRY and VPD pages.
 
-use device_server::{DeviceType, LuConfig};
+use device_server::{DeviceType, LuConfig, MediumConfig};
 use rstest::rstest;
 
 use crate::fixture::{Bench, disk, invalid_bit, invalid_byte};
@@ -48,7 +48,7 @@ fn inquiry_with_obsolete_cmddt_is_invalid_field() {
 
 #[rstest]
 #[case(0x01)]
-#[case(0x86)]
+#[case(0x87)]
 #[case(0xb6)]
 #[case(0xff)]
 fn inquiry_of_a_vpd_page_that_is_not_listed_is_invalid_field(#[case] page: u8) {
@@ -61,7 +61,7 @@ fn vpd(page: u8) -> Vec<u8> {
 
 #[test]
 fn vpd_00_lists_the_pages_in_order() {
-    assert_eq!(vpd(0x00), [0, 0, 0, 6, 0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2]);
+    assert_eq!(vpd(0x00), [0, 0, 0, 7, 0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2]);
 }
 
 #[test]
@@ -93,6 +93,19 @@ fn vpd_83_has_a_t10_vendor_id_and_an_naa_designator() {
     expected.extend_from_slice(&[0x01, 0x03, 0, 8]);
     expected.extend_from_slice(&[0x30, 0xa1, 0xb2, 0xc3, 0xd4, 0x03, 0x01, 0x02]);
     assert_eq!(vpd(0x83), expected);
+}
+
+/// HEADSUP, ORDSUP, SIMPSUP; V_SUP with a file only; LUICLR.
+#[test]
+fn vpd_86_tells_task_attributes_and_cache() {
+    let mut expected = vec![0, 0x86, 0, 0x3c, 0, 0x07, 0, 0x01];
+    expected.resize(64, 0);
+    assert_eq!(vpd(0x86), expected);
+    let folder = tempfile::tempdir().expect("a directory");
+    let medium = MediumConfig::File { path: folder.path().join("medium") };
+    let cached = Bench::new(LuConfig { medium, ..disk() });
+    expected[6] = 0x01;
+    assert_eq!(cached.receive(&[0x12, 1, 0x86, 0x10, 0, 0]), expected);
 }
 
 #[test]

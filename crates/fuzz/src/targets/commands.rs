@@ -76,6 +76,15 @@ fn happen(rng: &mut Rng, device: &Device, nexus: NexusId, at: LunAddress) {
     }
 }
 
+fn any_attribute(rng: &mut Rng) -> TaskAttribute {
+    match once_in(rng, 30) {
+        true => {
+            *one(rng, &[TaskAttribute::Ordered, TaskAttribute::HeadOfQueue, TaskAttribute::Aca])
+        }
+        false => TaskAttribute::Simple,
+    }
+}
+
 /// What holds of every outcome.
 fn check(outcome: &Outcome, out_len: usize, data_in: &[u8]) {
     assert!(outcome.data_in_len <= data_in.len() as u64, "{outcome:?}");
@@ -135,13 +144,7 @@ pub(super) fn prepare() -> anyhow::Result<Sessions> {
             };
             fill_data(rng, out);
             data_in.fill(FILL);
-            let attribute = match once_in(rng, 30) {
-                true => *one(
-                    rng,
-                    &[TaskAttribute::Ordered, TaskAttribute::HeadOfQueue, TaskAttribute::Aca],
-                ),
-                false => TaskAttribute::Simple,
-            };
+            let attribute = any_attribute(rng);
             let task = TaskContext { tag: 0, attribute, cdb: &cdb };
             session.send(|| {
                 format!(

@@ -12,6 +12,7 @@ mod journal;
 mod model;
 mod parameters;
 mod residual;
+mod residual_table;
 mod restart;
 mod scsi_debug;
 mod sense;

@@ -53,6 +53,13 @@ pub enum Command {
         /// What goes wrong.
         faults: Faults,
     },
+    /// The same for every unit the rules are about: those of the pool, those that are plugged later, and those that
+    /// are absent, as long as something is asked of no more than 256 of them. Each counts for itself.
+    /// Answered with [`Reply::Done`] behind the barrier of each.
+    AllFaults {
+        /// What goes wrong.
+        faults: Faults,
+    },
     /// Carries out what a unit holds until it is released. Answered with [`Reply::Done`] when each has been
     /// answered.
     Release {

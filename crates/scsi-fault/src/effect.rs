@@ -140,6 +140,21 @@ pub struct Hostile {
     /// How often the used ring has the entry; left out, once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_times: Option<u16>,
+    /// An event that the driver of the same I_T nexus is sent before the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<RawEvent>,
+}
+
+/// An event as it lies in the driver's buffer (virtio 1.2, 5.6.6.3), whatever it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RawEvent {
+    /// `event`: 1 is a transport reset, 3 a change of a parameter.
+    pub event: u32,
+    /// `lun`, byte by byte.
+    pub lun: [u8; 8],
+    /// `reason`: 0 to 2 are hard, rescan and removed.
+    pub reason: u32,
 }
 
 impl Effect {

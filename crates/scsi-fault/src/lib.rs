@@ -14,7 +14,7 @@ mod sense;
 mod when;
 
 pub use code::Code;
-pub use effect::{DataIn, DiePoint, Effect, Hold, Hostile, WriteFault};
+pub use effect::{DataIn, DiePoint, Effect, Hold, Hostile, RawEvent, WriteFault};
 pub use sense::{FieldPointer, Sense, SenseFormat};
 pub use when::{BlockRange, CdbBytes, Direction, When};
 

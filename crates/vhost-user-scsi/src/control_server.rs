@@ -178,6 +178,7 @@ pub fn carry_out(target: &Target, command: Command) -> Result<Reply, String> {
         Command::Faults { address, faults } => {
             done(target.set_faults(address_of(address), &faults))
         }
+        Command::AllFaults { faults } => done(target.set_standing_faults(&faults)),
         Command::Release { address, order } => {
             done(target.release(address_of(address), order.as_deref()))
         }

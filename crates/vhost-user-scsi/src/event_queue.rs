@@ -7,6 +7,7 @@ use std::{
 };
 
 use device_server::LunAddress;
+use scsi_fault::RawEvent;
 use tracing::{debug, warn};
 
 use crate::{
@@ -69,6 +70,11 @@ impl EventQueue {
             }
         };
         self.state().send(event, at.to_virtio_event(), reason);
+    }
+
+    /// Sends an event that may mean nothing.
+    pub(crate) fn send_raw(&self, raw: RawEvent) {
+        self.state().send(raw.event, raw.lun, raw.reason);
     }
 
     /// The front end has gone; the next knows nothing of what was lost.

@@ -147,7 +147,7 @@ fn fetch(
                     fault: None,
                     refused: None,
                 };
-                let Some(unit) = target.unit(address) else {
+                let Some(unit) = target.unit_or_absent(address) else {
                     return Ok(Fetched::Command(command));
                 };
                 match unit.admit(target.timers(), command) {
@@ -435,6 +435,9 @@ impl Command {
         if let Some(hostile) = hostile {
             answer.response = hostile.response.unwrap_or(answer.response);
             answer.sense_len = hostile.sense_len.map_or(answer.sense_len, Into::into);
+            if let Some(event) = hostile.event {
+                target.send_raw_event(self.nexus, event);
+            }
         }
         let answered = self.chain.write_header(&answer);
         self.die_at(DiePoint::Answered);

@@ -43,16 +43,13 @@ pub fn parse(text: &str) -> Result<Scenario, ScenarioProblem> {
     Ok(scenario)
 }
 
-/// Has a scenario happen on every unit its rules are about. Each counts for itself.
+/// Has a scenario happen on every unit its rules are about, those that are plugged later too.
 ///
 /// # Errors
-/// As [`Target::set_faults`].
+/// As [`Target::set_standing_faults`].
 pub fn install(target: &Target, scenario: &Scenario) -> Result<(), ChangeError> {
-    for (address, _) in target.device().addresses() {
-        let faults = Faults { seed: scenario.seed, rules: scenario.rules.clone() };
-        target.set_faults(address, &faults)?;
-    }
-    Ok(())
+    let faults = Faults { seed: scenario.seed, rules: scenario.rules.clone() };
+    target.set_standing_faults(&faults)
 }
 
 #[cfg(test)]

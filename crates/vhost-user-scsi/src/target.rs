@@ -17,6 +17,7 @@ use device_server::{
     Aborts, ConfigError, Device, LuConfig, LunAddress, NexusId, Nexuses, Readiness,
 };
 use scsi::{Sense, SenseKey};
+use scsi_fault::RawEvent;
 
 use crate::{
     backend::{Connection, QUEUES_MAX, QueueHandler, Ring},
@@ -40,6 +41,10 @@ const WAIT_LIMIT: Duration = Duration::from_secs(3);
 /// Most addresses that units are plugged at, beside those of the beginning: something is kept for each, and
 /// whoever plugs and unplugs without end must not have it grow without end.
 const PLUGGED_MAX: usize = 1024;
+
+/// Of these, most that are kept for logical units which are absent, so that a driver which asks for them all
+/// leaves room for those that are plugged.
+const ABSENT_MAX: usize = 256;
 
 /// Why a logical unit was not changed. Nothing has happened to it then.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +112,8 @@ pub struct Target {
     /// Every unit there has ever been: the journal of one that is gone is still of interest.
     units: ArcSwap<BTreeMap<LunAddress, Arc<Unit>>>,
     units_at_start: usize,
+    /// What goes wrong on every unit that is not known yet.
+    standing: Mutex<Option<Arc<Faults>>>,
     /// One for each port.
     events: Vec<EventQueue>,
     ports: usize,
@@ -145,6 +152,7 @@ impl Target {
         let addresses = device.addresses();
         let target = Arc::new(Target {
             units_at_start: addresses.len(),
+            standing: Mutex::default(),
             units: ArcSwap::from_pointee(
                 addresses
                     .into_iter()
@@ -181,6 +189,33 @@ impl Target {
     #[must_use]
     pub fn unit(&self, address: LunAddress) -> Option<Arc<Unit>> {
         self.units.load().get(&address).cloned()
+    }
+
+    /// The same for an address that may have no unit: where something goes wrong on all of them, an absent one
+    /// is kept account of too.
+    pub(crate) fn unit_or_absent(&self, address: LunAddress) -> Option<Arc<Unit>> {
+        let known = self.unit(address);
+        if known.is_some() || self.standing().is_none() {
+            return known;
+        }
+        let has_room = self.units.load().len() < self.units_at_start + ABSENT_MAX;
+        has_room.then(|| self.keep(address))
+    }
+
+    /// What is kept for an address, from now on if it was not before.
+    fn keep(&self, address: LunAddress) -> Arc<Unit> {
+        let new = Arc::new(Unit::new(&LuConfig::default(), self.journal_len));
+        // Kept locked until the unit is known to whoever changes them next.
+        let standing = self.standing();
+        if let Some(faults) = &*standing {
+            new.set_faults(self.engine(faults, address).expect("compiled when it was installed"));
+        }
+        self.units.rcu(|units| {
+            let mut units = BTreeMap::clone(units);
+            units.entry(address).or_insert_with(|| Arc::clone(&new));
+            units
+        });
+        self.unit(address).expect("it is kept")
     }
 
     /// The units of a target.
@@ -282,12 +317,37 @@ impl Target {
     /// # Errors
     /// If a rule makes no sense or a request that runs does not end; nothing has changed then.
     pub fn set_faults(&self, address: LunAddress, faults: &Faults) -> Result<(), ChangeError> {
-        let rules = faults::compile(&faults.rules, address, self.hostile)?;
-        let engine = faults::Engine::new(rules, faults.seed).map_err(RuleProblem::from)?;
+        let engine = self.engine(faults, address)?;
         self.change(address, |unit| {
             unit.set_faults(engine);
             Ok(())
         })
+    }
+
+    /// Says what goes wrong on every logical unit, behind the barrier of each: those that are absent or plugged
+    /// later too. Each counts for itself.
+    ///
+    /// # Errors
+    /// If a rule makes no sense; nothing has changed then. If a request that runs does not end; the units before
+    /// it have changed then.
+    pub fn set_standing_faults(&self, faults: &Faults) -> Result<(), ChangeError> {
+        // Where a unit is makes no difference to what is wrong with a rule.
+        self.engine(faults, LunAddress { target: 0, lun: 0 })?;
+        let known: Vec<_> = {
+            let mut standing = self.standing();
+            *standing = (!faults.rules.is_empty()).then(|| Arc::new(faults.clone()));
+            self.units.load().keys().copied().collect()
+        };
+        known.into_iter().try_for_each(|address| self.set_faults(address, faults))
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Option<Arc<Faults>>> {
+        self.standing.lock().expect("no holder panics")
+    }
+
+    fn engine(&self, faults: &Faults, address: LunAddress) -> Result<faults::Engine, RuleProblem> {
+        let rules = faults::compile(&faults.rules, address, self.hostile)?;
+        Ok(faults::Engine::new(rules, faults.seed)?)
     }
 
     /// Adds a logical unit, and tells the drivers.
@@ -306,14 +366,7 @@ impl Target {
             return Err(ChangeError::TooMany);
         }
         // First, so that whoever finds the unit finds what is kept for it.
-        self.units.rcu(|units| {
-            let mut units = BTreeMap::clone(units);
-            let unit = units
-                .entry(address)
-                .or_insert_with(|| Arc::new(Unit::new(&config, self.journal_len)));
-            unit.configure(&config);
-            units
-        });
+        self.keep(address).configure(&config);
         self.device.add_lu(address, config)?;
         self.report_unless(silent, address, Happening::Added);
         Ok(())
@@ -402,6 +455,11 @@ impl Target {
         for events in &self.events {
             events.report(address, happening);
         }
+    }
+
+    /// Sends the driver of a nexus an event that may mean nothing.
+    pub(crate) fn send_raw_event(&self, nexus: NexusId, event: RawEvent) {
+        self.events[nexus.0 as usize].send_raw(event);
     }
 
     fn report_unless(&self, silent: bool, address: LunAddress, happening: Happening) {
@@ -523,67 +581,4 @@ impl QueueHandler for Target {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::mpsc, thread};
-
-    use device_server::DeviceConfig;
-
-    use super::*;
-    use crate::backend::ring_with_a_command;
-
-    const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
-    const NEXUS: NexusId = NexusId(1);
-
-    fn target() -> Arc<Target> {
-        let units = vec![(ADDRESS, LuConfig::default())];
-        let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
-        Target::new(device, Settings::new(2, 2)).expect("a thread")
-    }
-
-    /// Between ring and registry a request is invisible but for the lock of its queue.
-    #[test]
-    fn reset_waits_for_a_request_that_is_being_fetched() {
-        let target = &*target();
-        let unit = target.unit(ADDRESS).expect("the unit");
-        let (done, reset_done) = mpsc::channel();
-        thread::scope(|scope| {
-            let fetching = target.fetching(NEXUS, FIRST_REQUEST_QUEUE + 1);
-            scope.spawn(move || {
-                let result = target.reset_lun(ADDRESS, &LuConfig::default());
-                done.send(result.is_ok()).expect("the test waits");
-            });
-            let moment = Duration::from_millis(50);
-            assert!(reset_done.recv_timeout(moment).is_err(), "a request is being fetched");
-            let running = unit.begin(NEXUS, Some(1));
-            drop(fetching);
-            assert!(reset_done.recv_timeout(moment).is_err(), "it has been fetched and runs");
-            drop(running);
-            assert_eq!(reset_done.recv_timeout(Duration::from_secs(20)), Ok(true));
-        });
-    }
-
-    /// The queues do hold that lock.
-    #[test]
-    fn nothing_is_fetched_while_the_locks_are_held() {
-        let target = &*target();
-        for queue in [CONTROL_QUEUE, FIRST_REQUEST_QUEUE] {
-            let ring = &ring_with_a_command();
-            thread::scope(|scope| {
-                let locks: Vec<_> = (0..4).map(|queue| target.fetching(NEXUS, queue)).collect();
-                let server = scope.spawn(move || target.serve(1, queue, ring));
-                let (_keep, never) = mpsc::channel::<()>();
-                assert!(never.recv_timeout(Duration::from_millis(50)).is_err());
-                assert_eq!(ring.fetched_and_used(), (0, 0), "queue {queue}");
-                drop(locks);
-                server.join().expect("no panic");
-                assert_eq!(ring.fetched_and_used(), (1, 1), "queue {queue}");
-            });
-        }
-    }
-
-    #[test]
-    fn every_queue_has_exactly_one_worker() {
-        let workers = target().queues_of_workers();
-        assert_eq!(workers, [vec![0, 1], vec![2], vec![3]]);
-    }
-}
+mod tests;

@@ -50,6 +50,9 @@ fn command(rng: &mut Rng, rules: &Rules) -> Command {
     let silent = rng.bool();
     match rng.u8(0..14) {
         0 => Command::ResetLun { address, spec: spec(rng) },
+        1 if silent => Command::AllFaults {
+            faults: Faults { seed: rng.u64(..), rules: one(rng, rules).clone() },
+        },
         1 | 2 => Command::Faults {
             address,
             faults: Faults { seed: rng.u64(..), rules: one(rng, rules).clone() },

@@ -10,9 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use control::{Faults, JournalEntry, LunAddress, LunSpec};
+use control::{Client, Faults, JournalEntry, LunAddress, LunSpec};
 use fault::Times;
 use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
 use scsi_fault::{Code, Effect, Hostile, Rule, Sense, When};
 
 use crate::{
@@ -149,6 +150,44 @@ fn daemon_dies_at_the_point(
     assert_eq!(guest.used_index(REQUEST_QUEUE), used);
 }
 
+/// What waits keeps a daemon from ending as little as an idle one: it is told to by SIGTERM.
+#[rstest]
+fn daemon_ends_at_once_although_commands_wait(#[values("hold", "never")] name: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| directory.path().join(name);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"))
+        .arg("--socket")
+        .arg(place("scsi"))
+        .arg("--control")
+        .arg(place("control"))
+        .arg("--scenario")
+        .arg(scenario(name))
+        .args(["--disk", "1M"])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the daemon runs");
+    let begun = Instant::now();
+    while !place("control").exists() {
+        assert!(begun.elapsed() < PATIENCE, "the daemon does not listen");
+        thread::yield_now();
+    }
+    let guest = Guest::connect(&place("scsi"), 1);
+    let head = guest.out(&request(UNIT, 1, &read_10(0, 1)));
+    let (response, data) = (guest.room(108), guest.room(512));
+    guest.submit(REQUEST_QUEUE, &[head, response, data]);
+    let mut client = Client::connect(&place("control"), PATIENCE).expect("it listens");
+    while client.journal(ADDRESS).expect("LUN 0").held.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "nothing is held");
+    }
+    let told = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    let status = child.wait().expect("our child");
+    assert_eq!(status.code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+    assert_eq!(guest.used_index(REQUEST_QUEUE), 0, "nothing was answered");
+    assert_eq!(guest.read(data.address, 512), [0xee; 512]);
+}
+
 #[test]
 fn scenario_is_checked_and_nothing_else_is_done() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -204,7 +243,7 @@ fn waiting_takes_no_thread() {
     }
 }
 
-fn install(client: &mut control::Client, effect: Effect) {
+fn install(client: &mut Client, effect: Effect) {
     let faults = Faults { seed: 0, rules: vec![Rule::new("f", effect)] };
     client.faults(ADDRESS, faults).expect("sound");
 }

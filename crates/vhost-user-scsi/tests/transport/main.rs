@@ -13,5 +13,6 @@ mod malformed;
 mod memory;
 mod nexuses;
 mod sessions;
+mod standing;
 mod task_management;
 mod task_set;

@@ -7,13 +7,24 @@ use std::{
     os::unix::net::UnixStream,
     process,
     sync::{Mutex, OnceLock},
+    time::Duration,
 };
 
 use control::{Faults, JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
     frame,
-    message::{Answer, CALL_SOCKET_ENV, Call, EXIT_SKIP, HostPlace, Lease, TargetSignal},
+    message::{
+        Answer, CALL_SOCKET_ENV, Call, EXIT_SKIP, HostPlace, Lease, REBOOTED_ENV, TargetSignal,
+    },
 };
+
+use crate::wait;
+
+/// How long a guest may take to shut down and boot.
+const REBOOT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long QEMU may take to let go of a device after the guest has.
+const ADAPTER_DEADLINE: Duration = Duration::from_secs(20);
 
 static STREAM: OnceLock<Mutex<UnixStream>> = OnceLock::new();
 
@@ -96,6 +107,36 @@ pub fn control(command: control::Command) {
 #[track_caller]
 pub fn signal_target(signal: TargetSignal) {
     done(Call::Target { signal });
+}
+
+/// Asks the guest to give up the PCI function of the test's own host. [`host`] names its slot until
+/// [`plug_adapter`].
+#[track_caller]
+pub fn pull_adapter() {
+    done(Call::Adapter { plugged: false });
+}
+
+/// Plugs another in its place, when the guest has given it up.
+#[track_caller]
+pub fn plug_adapter() {
+    // The guest has done with it before QEMU has.
+    let plug = || call(Call::Adapter { plugged: true }).ok();
+    let plugged = wait::until(ADAPTER_DEADLINE, "QEMU to have done with the device", plug);
+    assert_eq!(plugged.unwrap_or_else(|error| panic!("{error}")), Answer::Done);
+}
+
+/// Boots the test's own machine again and has this test run again from its beginning, with the same units. Then [`rebooted`]
+/// gives back the note.
+pub fn reboot(note: &str) -> ! {
+    done(Call::Reboot { note: note.to_owned() });
+    wait::until(REBOOT_DEADLINE, "the end of the machine", || None::<()>)
+        .expect("the machine boots again and takes this process along");
+    unreachable!("nothing else ends the wait")
+}
+
+/// What the test has noted before the machine booted again, if it has.
+pub fn rebooted() -> Option<String> {
+    env::var(REBOOTED_ENV).ok()
 }
 
 /// Says that this test makes the kernel print a splat with this text in one of its lines. The test

@@ -87,6 +87,15 @@ impl Lun {
         Lun { lease, devices }
     }
 
+    /// A unit that the test has leased before the machine booted again.
+    #[track_caller]
+    pub fn leased(address: LunAddress) -> Self {
+        let lease = Lease { address, rescan: false };
+        let hosts = scanned_hosts();
+        let devices = hosts.into_iter().map(|host| found(host, &lease, false)).collect();
+        Lun { lease, devices }
+    }
+
     /// The guest's view of the unit.
     pub fn device(&self) -> &ScsiDevice {
         &self.devices[0]

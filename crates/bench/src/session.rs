@@ -8,6 +8,7 @@ mod boot;
 mod calls;
 mod hosts;
 mod limits;
+mod reboot;
 mod rest;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 };
 
 use guest_protocol::{
-    message::{Exit, FromGuest, Hello, KernelRecord, RunId, ToGuest},
+    message::{Call, Exit, FromGuest, Hello, KernelRecord, RunId, ToGuest},
     needs::ScsiHost,
 };
 
@@ -65,6 +66,12 @@ pub struct Session {
     /// Kernel records outside every test, by the place they appeared in.
     stray: Vec<(String, Vec<KernelRecord>)>,
     last_ended: Option<String>,
+    /// The run that waits for the machine to boot again.
+    rebooting: Option<RunId>,
+    /// What the kernel has said since.
+    boot_log: Vec<KernelRecord>,
+    /// What the guest's clock has lost by booting again, in microseconds.
+    clock_lost_us: u64,
     /// Sequence number the next kernel record should have.
     next_record: Option<u64>,
 }
@@ -214,14 +221,7 @@ impl Session {
             &self.settings.dir,
             &self.events_sender,
         );
-        let message = ToGuest::Run {
-            run,
-            test: test.name.clone(),
-            env: vec![
-                ("PROPTEST_RNG_SEED".into(), self.settings.seed.to_string()),
-                ("PROPTEST_DISABLE_FAILURE_PERSISTENCE".into(), "1".into()),
-            ],
-        };
+        let message = ToGuest::Run { run, test: test.name.clone(), env: self.environment() };
         let sent = started.and_then(|()| self.vm.send(&message).map_err(|error| error.to_string()));
         match sent {
             Ok(()) => drop(self.active.insert(run, active)),
@@ -242,6 +242,14 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// What every test process finds in its environment.
+    fn environment(&self) -> Vec<(String, String)> {
+        vec![
+            ("PROPTEST_RNG_SEED".into(), self.settings.seed.to_string()),
+            ("PROPTEST_DISABLE_FAILURE_PERSISTENCE".into(), "1".into()),
+        ]
     }
 
     /// Why the guest or QEMU cannot be spoken to: the usual cause is a machine that has just died, and
@@ -342,7 +350,7 @@ impl Session {
         rest: &mut Rest,
     ) -> Option<Outcome> {
         match message {
-            FromGuest::Hello(_) => Some(Outcome::BenchError("the agent said hello twice".into())),
+            FromGuest::Hello(hello) => self.booted_again(hello),
             FromGuest::Failed { reason } => {
                 Some(Outcome::BenchError(format!("the agent: {reason}")))
             }
@@ -357,8 +365,14 @@ impl Session {
             // The recorder has it.
             FromGuest::ModuleCode { .. } => None,
             FromGuest::Call { run, call, request } => {
+                let reboots = matches!(request, Call::Reboot { .. });
                 let result = self.answer(run, request);
-                let sent = self.vm.send(&ToGuest::Answer { run, call, result });
+                let reboots = reboots && result.is_ok();
+                let mut sent = self.vm.send(&ToGuest::Answer { run, call, result });
+                // The last word this boot hears: what it had not heard, the next would.
+                if reboots && sent.is_ok() {
+                    sent = self.vm.send(&ToGuest::Reboot);
+                }
                 sent.err().map(|error| self.unreachable(&error.to_string()))
             }
             FromGuest::Stacks { run, text } => {
@@ -377,7 +391,11 @@ impl Session {
 
     /// Files a kernel record under every test whose window is open. The kernel overwrites records that
     /// are not read in time; a gap in the numbers becomes a record of its own.
-    fn log(&mut self, record: KernelRecord) {
+    fn log(&mut self, mut record: KernelRecord) {
+        if self.rebooting.is_some() {
+            return self.boot_log.push(record);
+        }
+        record.at_us += self.clock_lost_us;
         let expected = self.next_record.replace(record.seq.saturating_add(1)).unwrap_or(record.seq);
         if let lost @ 1.. = record.seq.saturating_sub(expected) {
             for active in self.active.values_mut().filter(|active| active.in_log) {
@@ -467,6 +485,7 @@ impl Session {
     /// The machine is gone. Of several tests nobody knows who did it; a single one is the culprit.
     fn lose(&mut self, outcome: Outcome, sink: &mut dyn FnMut(usize, TestRecord), rest: &mut Rest) {
         self.spoiled = Some(outcome.reason());
+        self.end_reboot(self.clock_lost_us);
         let mut active: Vec<_> = std::mem::take(&mut self.active).into_iter().collect();
         // A test that was already past its deadline, or has lost its target, is the culprit.
         let culprit = active.iter().position(|(_, active)| active.outcome.is_some());

@@ -320,6 +320,7 @@ impl Target {
     /// Nothing goes wrong any more on any unit, and nothing is held: the guest is about to remove the
     /// host, which waits for every command.
     pub fn relent(&mut self) -> Result<(), TargetError> {
+        self.control.done(control::Command::AllFaults { faults: Faults::default() })?;
         for address in self.pool.keys() {
             self.control.faults(*address, Faults::default())?;
             self.control.abort_held(*address)?;

@@ -7,6 +7,9 @@
 use control::{Faults, JournalPage, LunAddress, LunSpec};
 use serde::{Deserialize, Serialize};
 
+/// Environment variable of a test that is run again after [`Call::Reboot`]: what it has noted.
+pub const REBOOTED_ENV: &str = "SENSECHECK_REBOOTED";
+
 /// Name of the virtio-serial port, under `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "sensecheck.agent";
 
@@ -64,6 +67,8 @@ pub enum ToGuest {
     },
     /// Powers the machine off.
     PowerOff,
+    /// Boots the machine again, and says [`FromGuest::Hello`] again. Nothing is said before.
+    Reboot,
 }
 
 /// From the agent to the supervisor.
@@ -235,6 +240,19 @@ pub enum Call {
     Target {
         /// What happens to it.
         signal: TargetSignal,
+    },
+    /// The PCI function of the test's own host: asks the guest to give it up, or plugs another in its place once it
+    /// has. Refused on a shared host. Answered with [`Answer::Done`] when QEMU has been told; where the host is
+    /// afterwards, [`Call::Host`] says.
+    Adapter {
+        /// Whether it is to be there.
+        plugged: bool,
+    },
+    /// Boots the machine again, and runs the test again from its beginning, with its units, its host and
+    /// [`REBOOTED_ENV`]. Refused unless the machine is the test's own. Not answered.
+    Reboot {
+        /// For the test to read then.
+        note: String,
     },
     /// The kernel log of this test will hold a splat that contains this text, and must.
     ExpectSplat {

@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::PathBuf,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -40,6 +40,11 @@ impl Link {
         if let Err(error) = frame::write(&mut *writer, message) {
             eprintln!("agent: cannot send: {error}");
         }
+    }
+
+    /// Keeps everybody from sending.
+    pub(crate) fn silence(&self) -> MutexGuard<'_, File> {
+        self.writer.lock().expect("no thread panics while it writes")
     }
 
     /// Waits for one message; `None` when the supervisor is gone.

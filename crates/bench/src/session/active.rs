@@ -57,6 +57,10 @@ pub(super) struct Active {
     pub(super) member: usize,
     pub(super) name: String,
     class: Class,
+    /// Whether the machine is this test's alone.
+    pub(super) own_vm: bool,
+    /// What the test has noted before the machine booted again.
+    pub(super) note: String,
     pub(super) phase: Phase,
     /// How long the process may run.
     pub(super) limit: Duration,
@@ -91,6 +95,8 @@ impl Active {
             member,
             name: test.name.clone(),
             class: test.class,
+            own_vm: test.needs.own_vm,
+            note: String::new(),
             phase: Phase::Running(started + limit),
             limit,
             started,

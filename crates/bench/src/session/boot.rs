@@ -123,6 +123,9 @@ impl Session {
             spoiled: None,
             stray: vec![("before the first test".into(), stray)],
             last_ended: None,
+            rebooting: None,
+            boot_log: Vec::new(),
+            clock_lost_us: 0,
             next_record: None,
         };
         Ok((session, times))
@@ -173,7 +176,7 @@ fn await_hello(
 }
 
 /// Host CLOCK_MONOTONIC in microseconds.
-fn host_us() -> i64 {
+pub(super) fn host_us() -> i64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec * 1_000_000 + now.tv_nsec / 1000
 }

@@ -28,6 +28,9 @@ impl Session {
             Call::Release { address, order } => done(self.hosts.release_held(run, address, order)),
             Call::Control { command } => done(self.hosts.control(run, command)),
             Call::Target { signal } => done(self.hosts.signal(run, signal)),
+            Call::Adapter { plugged: false } => done(self.hosts.pull(run, &mut self.vm)),
+            Call::Adapter { plugged: true } => done(self.hosts.plug_again(run, &mut self.vm)),
+            Call::Reboot { note } => done(self.reboot(run, note)),
             Call::ExpectSplat { pattern } => {
                 active.expected_splats.push(pattern);
                 Ok(Answer::Done)

@@ -9,7 +9,7 @@ use std::{
 use control::{Faults, JournalPage, LunAddress, LunSpec};
 use guest_protocol::{
     message::{HostPlace, Lease, RunId, TargetSignal},
-    needs::{Feature, Needs, ScsiHost},
+    needs::{Feature, HostShape, Needs, ScsiHost},
 };
 
 use crate::{
@@ -36,6 +36,11 @@ struct Own {
     target: Target,
     /// Its HBAs, one for each nexus.
     adapters: Vec<Adapter>,
+    shape: HostShape,
+    /// Whether its QEMU reconnects.
+    reconnects: bool,
+    /// Whether the test is over, so that the host has to go.
+    ending: bool,
 }
 
 /// An HBA of a test's own host.
@@ -45,9 +50,27 @@ struct Adapter {
     id: String,
     /// Place in [`SPARE_SLOTS`].
     slot: usize,
-    /// Whether QEMU has said that it is gone.
-    gone: bool,
+    place: Place,
 }
+
+/// Where an HBA is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Plugged,
+    /// The guest was asked to give it up.
+    Leaving,
+    /// QEMU has said that it is gone.
+    Gone,
+}
+
+impl Own {
+    fn is_gone(&self) -> bool {
+        self.adapters.iter().all(|adapter| adapter.place == Place::Gone)
+    }
+}
+
+/// Why a test may not say something to its target.
+const NO_OWN_HOST: &str = "the target is shared: declare a SCSI host of the test's own";
 
 /// The daemon's name of a run's own host.
 fn name(run: RunId) -> String {
@@ -81,13 +104,14 @@ impl Hosts {
         let target = Target::start(binary, dir, &name, PoolSize::OWN, identity, events);
         let target = target.map_err(|error| error.to_string())?;
         let slots = self.free.drain(..usize::from(nexuses)).enumerate();
-        let adapter = |(nexus, slot)| Adapter { id: format!("{name}-{nexus}"), slot, gone: false };
+        let adapter =
+            |(nexus, slot)| Adapter { id: format!("{name}-{nexus}"), slot, place: Place::Plugged };
         let adapters: Vec<_> = slots.map(adapter).collect();
         for (Adapter { id, slot, .. }, socket) in adapters.iter().zip(target.sockets()) {
             let plugged = vm.plug_host(id, &SPARE_SLOTS[*slot], socket, shape, reconnects);
             plugged.map_err(|error| error.to_string())?;
         }
-        self.own.insert(run, Own { target, adapters });
+        self.own.insert(run, Own { target, adapters, shape, reconnects, ending: false });
         Ok(())
     }
 
@@ -172,10 +196,13 @@ impl Hosts {
         self.own_target(run)?.release_held(run, at, order)
     }
 
-    /// The target of a test's own; the shared one is everybody's.
+    /// The host of a test's own; the shared one is everybody's.
+    fn own(&mut self, run: RunId) -> Result<&mut Own, String> {
+        self.own.get_mut(&run).ok_or_else(|| NO_OWN_HOST.into())
+    }
+
     fn own_target(&mut self, run: RunId) -> Result<&mut Target, String> {
-        let own = self.own.get_mut(&run).map(|own| &mut own.target);
-        own.ok_or_else(|| "the target is shared: declare a SCSI host of the test's own".into())
+        self.own(run).map(|own| &mut own.target)
     }
 
     /// Lets a stopped daemon go on.
@@ -199,10 +226,40 @@ impl Hosts {
             Err(error) if error.ends_the_conversation() => return Err(error.to_string()),
             Ok(()) | Err(_) => {}
         }
-        for adapter in self.own.get(&run).map_or(&[][..], |own| &own.adapters) {
+        self.pull(run, vm)?;
+        let Some(own) = self.own.get_mut(&run) else { return Ok(false) };
+        own.ending = true;
+        // A test may have seen to it itself.
+        Ok(!own.is_gone())
+    }
+
+    /// Asks the guest to give up what is plugged of a run's own host.
+    pub(super) fn pull(&mut self, run: RunId, vm: &mut Vm) -> Result<(), String> {
+        let own = self.own(run)?;
+        let plugged = own.adapters.iter_mut().filter(|adapter| adapter.place == Place::Plugged);
+        for adapter in plugged {
             vm.unplug(&adapter.id).map_err(|error| error.to_string())?;
+            adapter.place = Place::Leaving;
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Plugs HBAs in place of those that are gone, each into another slot: see [`RESTING`].
+    pub(super) fn plug_again(&mut self, run: RunId, vm: &mut Vm) -> Result<(), String> {
+        let free = &mut self.free;
+        let own = self.own.get_mut(&run).ok_or(NO_OWN_HOST)?;
+        if !own.is_gone() {
+            return Err("the guest has not given it up".into());
+        }
+        for (adapter, socket) in own.adapters.iter_mut().zip(own.target.sockets()) {
+            let slot = free.pop_front().ok_or("no PCI slot is free")?;
+            free.push_back(std::mem::replace(&mut adapter.slot, slot));
+            adapter.id.push_str("-again");
+            vm.plug_host(&adapter.id, &SPARE_SLOTS[slot], socket, own.shape, own.reconnects)
+                .map_err(|error| error.to_string())?;
+            adapter.place = Place::Plugged;
+        }
+        Ok(())
     }
 
     /// The run whose daemon has this name.
@@ -210,16 +267,18 @@ impl Hosts {
         self.own.keys().copied().find(|run| name(*run) == host)
     }
 
-    /// A device is gone: the run it belonged to, and whether that has none left.
+    /// A device is gone that the test has not sent away: the run it belonged to, and whether that has none left.
     pub(super) fn unplugged(&mut self, id: &str, vm: &mut Vm) -> Option<(RunId, bool)> {
         let (run, own) =
             self.own.iter_mut().find(|(_, own)| own.adapters.iter().any(|a| a.id == id))?;
+        let mut asked = false;
         for adapter in own.adapters.iter_mut().filter(|adapter| adapter.id == id) {
-            adapter.gone = true;
+            asked = adapter.place == Place::Leaving;
+            adapter.place = Place::Gone;
         }
         // QEMU refuses while the device lets go of it; then it stays until QEMU ends.
         let _ = vm.forget_socket(id);
-        Some((*run, own.adapters.iter().all(|adapter| adapter.gone)))
+        (own.ending || !asked).then(|| (*run, own.is_gone()))
     }
 
     /// Ends a run's hold on units and host. The journals are fetched only of a bad run, for somebody

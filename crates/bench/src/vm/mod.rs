@@ -171,6 +171,12 @@ impl Vm {
         self.qmp.execute("device_del", json!({ "id": id })).map(drop)
     }
 
+    /// Whether the guest may boot again. If not, its attempt to is the end of QEMU.
+    pub fn allow_reboot(&mut self, allowed: bool) -> Result<(), QmpError> {
+        let action = if allowed { "reset" } else { "shutdown" };
+        self.qmp.execute("set-action", json!({ "reboot": action })).map(drop)
+    }
+
     /// Removes the character device of an unplugged host.
     pub fn forget_socket(&mut self, id: &str) -> Result<(), QmpError> {
         self.qmp.execute("chardev-remove", json!({ "id": format!("{id}-socket") })).map(drop)

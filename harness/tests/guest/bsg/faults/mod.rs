@@ -8,6 +8,7 @@ mod data;
 mod functions;
 mod media;
 mod waits;
+mod whole;
 
 use std::borrow::Cow;
 

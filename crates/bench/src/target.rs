@@ -322,7 +322,6 @@ impl Target {
     pub fn relent(&mut self) -> Result<(), TargetError> {
         self.control.done(control::Command::AllFaults { faults: Faults::default() })?;
         for address in self.pool.keys() {
-            self.control.faults(*address, Faults::default())?;
             self.control.abort_held(*address)?;
         }
         Ok(())

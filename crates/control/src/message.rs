@@ -53,8 +53,9 @@ pub enum Command {
         /// What goes wrong.
         faults: Faults,
     },
-    /// The same for every unit the rules are about: those of the pool, those that are plugged later, and those that
-    /// are absent, as long as something is asked of no more than 256 of them. Each counts for itself.
+    /// The same for every unit the rules are about: those that are there and those that are plugged later. Rules about
+    /// commands are also about logical units that are absent, the first 256 that something is asked of. Each counts
+    /// for itself.
     /// Answered with [`Reply::Done`] behind the barrier of each.
     AllFaults {
         /// What goes wrong.

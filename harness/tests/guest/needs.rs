@@ -156,3 +156,19 @@ fn command_that_is_held_when_its_test_ends_keeps_no_host() {
     ring.submit(Request::new(&[0; 6]).into()).expect("submitted");
     lun.held(1);
 }
+
+/// What others work with is not taken away.
+#[test]
+#[should_panic(expected = "the target is shared")]
+fn shared_host_is_not_pulled() {
+    declare!(Contract);
+    bench::pull_adapter();
+}
+
+/// As above.
+#[test]
+#[should_panic(expected = "the machine is shared")]
+fn shared_machine_does_not_boot_again() {
+    declare!(Contract);
+    bench::reboot("");
+}

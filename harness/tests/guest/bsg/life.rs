@@ -215,7 +215,7 @@ fn host_that_goes_waits_for_its_commands_and_comes_back(
         }
     });
     assert_ended(&mut bsg, submitted, end);
-    // block/blk-mq.c:blk_queue_enter: a queue that dies takes nothing.
+    // block/blk-core.c:blk_queue_enter: a queue that dies takes nothing.
     let late = Request::new(&[0; 6]);
     let refused = bsg.execute(late).expect_err("the unit is gone");
     assert_eq!(refused.errno(), Some(Errno::NODEV), "{refused}");

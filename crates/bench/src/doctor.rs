@@ -4,6 +4,7 @@ use std::{fmt, fmt::Write as _, fs, path::Path, process::Command};
 
 use crate::{
     accel::Verdict,
+    programs,
     qemu::{self, Lookup, Qemu, fetch},
     vm::Accel,
 };
@@ -92,6 +93,7 @@ pub fn examine(
     checks.push(check);
     checks.push(reconnecting_qemu(cache, checkout, host.as_ref()));
     checks.push(kernel(cache, checkout));
+    checks.push(guest_programs(cache, checkout));
     checks.push(kernel_builds());
     checks.push(kvm(verdict));
     checks.push(io_uring());
@@ -208,6 +210,30 @@ fn kernel(cache: &Cache, checkout: &Path) -> Check {
             Check::warning(name, "not in the cache", "the first run fetches it (about 50 MB)")
         }
         Err(error) => Check::of_error(name, Status::Missing, &error),
+    }
+}
+
+/// Tests that run programs of packages need these, and say so where they are missing.
+fn guest_programs(cache: &Cache, checkout: &Path) -> Check {
+    let name = "guest programs";
+    let absent = || -> Result<Vec<String>, programs::Error> {
+        let manifest = programs::Manifest::read(checkout)?;
+        let mut absent = Vec::new();
+        for set in manifest.names() {
+            if programs::cached(cache, &manifest, set)?.is_none() {
+                absent.push(set.to_owned());
+            }
+        }
+        Ok(absent)
+    };
+    match absent() {
+        Ok(absent) if absent.is_empty() => Check::ok(name, "in the cache"),
+        Ok(absent) => Check::warning(
+            name,
+            format!("not in the cache: {}", absent.join(", ")),
+            "the first run with a test that needs them fetches them (40 MB)",
+        ),
+        Err(error) => Check::of_error(name, Status::Warning, &error),
     }
 }
 
@@ -363,7 +389,7 @@ mod tests {
         let cache = Cache::at(dir.path()).expect("cache");
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let checks = examine(&cache, &checkout, &apt::Options::default(), None);
-        assert_eq!(checks.len(), 13);
+        assert_eq!(checks.len(), 14);
         let kernel = checks.iter().find(|check| check.name == "kernel stock").expect("the kernel");
         assert_eq!(kernel.status, Status::Warning, "the cache is empty");
         for check in &checks {

@@ -17,6 +17,7 @@ pub mod image;
 pub mod mutants;
 pub mod outcome;
 pub mod plan;
+pub mod programs;
 pub mod qemu;
 pub mod report;
 pub mod rig;

@@ -292,16 +292,18 @@ mod tests {
             |name: &str, needs: Needs| Test { name: name.into(), class: Class::Contract, needs };
         let two_cpus = || Needs { cpus: Some(2), ..Needs::DEFAULT };
         let own = Needs { own_vm: true, ..Needs::DEFAULT };
+        let programs = Needs { programs: Some("tools".into()), ..Needs::DEFAULT };
         let tests = [
             test("a", Needs::DEFAULT),
             test("b", two_cpus()),
             test("c", own),
             test("d", Needs::DEFAULT),
             test("e", two_cpus()),
+            test("f", programs),
         ];
-        let groups = group(&tests, &[0, 1, 2, 3, 4]);
+        let groups = group(&tests, &[0, 1, 2, 3, 4, 5]);
         let members: Vec<_> = groups.iter().map(|group| group.members.clone()).collect();
-        assert_eq!(members, [vec![0, 3], vec![1, 4], vec![2]]);
+        assert_eq!(members, [vec![0, 3], vec![1, 4], vec![5], vec![2]]);
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::{
     coverage::Coverage,
     decode::Decoder,
     expectations::{Expectations, ExpectationsError},
-    image,
+    image::{self, Images, Ingredients},
     plan::{Catalog, PlanError, Test},
+    programs,
     qemu::{self, Qemu, fetch},
     report::Terminal,
     run_dir::RunDir,
@@ -186,7 +187,7 @@ impl Rig {
     ) -> Result<Results, Error> {
         let (qemu, reconnecting) = self.qemu()?;
         let stage = Instant::now();
-        let image = self.image(kernel)?;
+        let images = self.images(kernel)?;
         self.terminal.stage("image", stage.elapsed(), "");
 
         let mut run_dir = RunDir::new().map_err(Error::RunDir)?;
@@ -194,7 +195,7 @@ impl Rig {
         let Verdict { accel, reason } =
             accel::decide(self.request.accel, &self.cache, &qemu, || {
                 self.progress.note("probing KVM with a guest …");
-                self.probe(&qemu, kernel, &image, run_dir.path())
+                self.probe(&qemu, kernel, images.plain(), run_dir.path())
             });
         let remark = format!("{}: {reason}", accel.name());
         self.terminal.stage("accel", stage.elapsed(), &remark);
@@ -204,7 +205,7 @@ impl Rig {
             kernel,
             qemu: &qemu,
             reconnecting_qemu: &reconnecting,
-            image: &image,
+            images: &images,
             binaries: &self.binaries,
             accel,
             coverage,
@@ -254,15 +255,19 @@ impl Rig {
             .map_err(|error| error.to_string())
     }
 
-    fn image(&self, kernel: &Kernel) -> Result<PathBuf, Error> {
+    fn images(&self, kernel: &Kernel) -> Result<Images, Error> {
         let manifest = image::Manifest::read(&self.request.workspace)?;
-        let modules = self.tests.iter().flat_map(|test| test.needs.modules.iter());
-        let mut extra: Vec<String> = modules.map(|module| module.name.to_string()).collect();
-        extra.sort();
-        extra.dedup();
-        let Binaries { agent, tests, .. } = &self.binaries;
+        let Binaries { agent, tests: binary, .. } = &self.binaries;
+        let ingredients =
+            Ingredients { kernel, agent, tests: binary, extra_modules: &[], programs: None };
         let (cache, progress) = (&self.cache, &self.progress);
-        Ok(image::build(cache, &manifest, kernel, agent, tests, &extra, progress)?.path)
+        let get = |name: &str| {
+            let manifest = programs::Manifest::read(&self.request.workspace)?;
+            let programs = programs::get(cache, &manifest, name, &self.request.apt, progress)?;
+            self.note(programs.note.as_deref());
+            Ok(programs)
+        };
+        Ok(Images::build(cache, &manifest, ingredients, &self.tests, get, progress)?)
     }
 
     /// Boots a guest under KVM to its agent's hello.

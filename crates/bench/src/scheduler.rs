@@ -1,12 +1,6 @@
 //! A whole run: groups of tests on machines, a fresh machine after a lost one, culprits found.
 
-use std::{
-    cell::Cell,
-    collections::VecDeque,
-    ops::Range,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{cell::Cell, collections::VecDeque, ops::Range, path::PathBuf, time::Duration};
 
 use guest_protocol::needs::Class;
 
@@ -15,6 +9,7 @@ use crate::{
     coverage::{self, Coverage},
     decode::Decoder,
     expectations::Expectations,
+    image::Images,
     outcome::{Outcome, TestRecord, Verdict},
     plan::{self, Group, Test},
     qemu::Qemu,
@@ -71,8 +66,8 @@ pub struct Bench<'a> {
     pub qemu: &'a Qemu,
     /// The QEMU for tests that need one which reconnects, or why there is none.
     pub reconnecting_qemu: &'a Result<Qemu, String>,
-    /// The guest's initramfs.
-    pub image: &'a Path,
+    /// The guests' initramfs images.
+    pub images: &'a Images,
     /// Executables.
     pub binaries: &'a Binaries,
     /// How guests are executed.
@@ -303,7 +298,7 @@ impl Bench<'_> {
                 _ => self.qemu,
             },
             kernel: self.kernel,
-            image: self.image,
+            image: self.images.of(shape).map_err(BootError::Image)?,
             accel: self.accel,
             cpus: shape.cpus.unwrap_or(self.options.cpus),
             memory_mib: shape.memory_mib.unwrap_or(self.options.memory_mib),

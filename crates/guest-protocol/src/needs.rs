@@ -124,6 +124,8 @@ pub struct Needs {
     pub modules: Cow<'static, [Module]>,
     /// What the kernel and the bench must have.
     pub features: Cow<'static, [Feature]>,
+    /// A set of `images/programs.toml`, whose programs the guest has in `/bin`.
+    pub programs: Option<Text>,
     /// Seconds until the test is called hung, before scaling for emulation; `None` takes the default.
     pub deadline_s: Option<u32>,
 }
@@ -138,6 +140,7 @@ impl Needs {
         kernel_args: Cow::Borrowed(&[]),
         modules: Cow::Borrowed(&[]),
         features: Cow::Borrowed(&[]),
+        programs: None,
         deadline_s: None,
     };
 
@@ -149,6 +152,7 @@ impl Needs {
             kernel_args: self.kernel_args.to_vec(),
             modules: self.modules.to_vec(),
             reconnect: self.features.contains(&Feature::Reconnect),
+            programs: self.programs.clone(),
         }
     }
 }
@@ -166,6 +170,8 @@ pub struct VmShape {
     pub modules: Vec<Module>,
     /// Whether the QEMU must be one that reconnects.
     pub reconnect: bool,
+    /// The set of programs its image has beside the tests.
+    pub programs: Option<Text>,
 }
 
 /// Environment variable with the file that the test binary's `manifest` test writes the declarations
@@ -214,6 +220,7 @@ mod tests {
         let needs = Needs {
             host: ScsiHost::Own(HostShape { tags: Some(1), ..HostShape::default() }),
             features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1), Feature::Reconnect]),
+            programs: Some("fio".into()),
             ..Needs::DEFAULT
         };
         let text = serde_json::to_string(&needs).expect("needs serialize");

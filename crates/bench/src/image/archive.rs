@@ -8,23 +8,23 @@ use super::Device;
 
 /// An archive being made, in memory.
 #[derive(Debug)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     /// Inode numbers tell the kernel which names are one file; all of ours differ.
     inode: u32,
 }
 
 impl Archive {
-    pub(super) fn new() -> Archive {
+    pub(crate) fn new() -> Archive {
         Archive { bytes: Vec::new(), inode: 0 }
     }
 
-    pub(super) fn directory(&mut self, name: &str) {
+    pub(crate) fn directory(&mut self, name: &str) {
         let builder = self.builder(name).mode(0o755).nlink(2);
         self.write(builder.set_mode_file_type(ModeFileType::Directory), &[]);
     }
 
-    pub(super) fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
+    pub(crate) fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
         let builder = self.builder(name).mode(mode);
         self.write(builder.set_mode_file_type(ModeFileType::Regular), content);
     }
@@ -36,7 +36,7 @@ impl Archive {
     }
 
     /// The archive with its trailer. Another may follow it directly.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         trailer(&mut self.bytes).expect("a Vec takes all");
         self.bytes
     }

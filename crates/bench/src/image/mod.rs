@@ -2,10 +2,12 @@
 //!
 //! The image is two cpio archives in one file, which the kernel unpacks one after the other. The
 //! part with the modules depends on the kernel alone and is made once; the part with the binaries is
-//! made whenever they were rebuilt. Nothing is compressed: under emulation the guest would spend
+//! made whenever they were rebuilt. Where tests need programs of other packages, an archive with them
+//! follows. Nothing is compressed: under emulation the guest would spend
 //! more time undoing it than the host spends reading it.
 
-mod archive;
+pub(crate) mod archive;
+mod images;
 pub(crate) mod modules;
 
 use std::{
@@ -19,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::archive::Archive;
-pub use self::modules::Missing;
+pub use self::{images::Images, modules::Missing};
 use host::{
     apt,
     cache::{self, Cache, at},
@@ -125,18 +127,30 @@ const LAYOUT: u32 = 2;
 const CONTENTS: &str = "contents.json";
 const MODULES: &str = "modules.cpio";
 
-/// The image with `agent` as `/init`, `tests` as `/bin/guest-tests`, and the standard modules and
-/// `extra_modules` with all they depend on. If neither binary nor kernel changed since, the one made
-/// last time.
+/// What goes into an image besides what the manifest says.
+#[derive(Clone, Copy, Debug)]
+pub struct Ingredients<'a> {
+    /// Whose modules.
+    pub kernel: &'a Kernel,
+    /// Becomes `/init`.
+    pub agent: &'a Path,
+    /// Becomes `/bin/guest-tests`.
+    pub tests: &'a Path,
+    /// Modules beside the standard ones.
+    pub extra_modules: &'a [String],
+    /// A cpio archive of programs.
+    pub programs: Option<&'a Path>,
+}
+
+/// The image with these ingredients and the standard modules, with all that modules depend on. If
+/// neither binary nor kernel changed since, the one made last time.
 pub fn build(
     cache: &Cache,
     manifest: &Manifest,
-    kernel: &Kernel,
-    agent: &Path,
-    tests: &Path,
-    extra_modules: &[String],
+    ingredients: Ingredients<'_>,
     progress: &Progress,
 ) -> Result<Image, Error> {
+    let Ingredients { kernel, agent, tests, extra_modules, programs } = ingredients;
     let parts = module_part(cache, manifest, kernel, extra_modules, progress)?;
     let json = parts.join(CONTENTS);
     let contents = fs::read(&json).map_err(at("read", &json))?;
@@ -145,7 +159,9 @@ pub fn build(
         cache::Error::Io { action: "understand", path: json, source }
     })?;
 
-    let key = digest(&format!("{} {} {}", parts.display(), identity(agent)?, identity(tests)?));
+    let binaries = [Some(agent), Some(tests), programs].into_iter().flatten();
+    let identities = binaries.map(identity).collect::<Result<Vec<_>, _>>()?;
+    let key = digest(&format!("{} {}", parts.display(), identities.join(" ")));
     let name = format!("{IMAGES}/guest-{key}.cpio");
     let path = cache.path(&name);
     if path.exists() {
@@ -162,6 +178,9 @@ pub fn build(
         archive.file(name, 0o755, &content);
     }
     image.extend(archive.finish());
+    if let Some(programs) = programs {
+        image.extend(fs::read(programs).map_err(at("read", programs))?);
+    }
     sweep(&cache.path(IMAGES));
     let path = cache.write(&name, &image)?;
     Ok(Image { path, contents })
@@ -244,4 +263,4 @@ fn sweep(dir: &Path) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

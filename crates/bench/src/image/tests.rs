@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, io::Read};
 
 use cpio::newc::Reader;
 
+use guest_protocol::needs::{Class, Needs};
+
 use super::*;
+use crate::{
+    plan::Test,
+    programs::{self, Programs},
+};
 
 struct Fixture {
     _dir: tempfile::TempDir,
@@ -12,6 +18,7 @@ struct Fixture {
     cache: Cache,
     agent: PathBuf,
     tests: PathBuf,
+    programs: Option<PathBuf>,
 }
 
 impl Fixture {
@@ -21,7 +28,14 @@ impl Fixture {
         let (agent, tests) = (dir.path().join("agent"), dir.path().join("tests"));
         fs::write(&agent, b"the agent").expect("write");
         fs::write(&tests, b"the tests").expect("write");
-        Fixture { _dir: dir, modules: modules::tests::modules_dir(), cache, agent, tests }
+        Fixture {
+            _dir: dir,
+            modules: modules::tests::modules_dir(),
+            cache,
+            agent,
+            tests,
+            programs: None,
+        }
     }
 
     fn kernel(&self) -> Kernel {
@@ -40,17 +54,22 @@ impl Fixture {
             }],
         };
         let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
-        let quiet = Progress::quiet();
-        build(&self.cache, &manifest, &self.kernel(), &self.agent, &self.tests, &extra, &quiet)
-            .expect("an image")
+        let ingredients = Ingredients {
+            kernel: &self.kernel(),
+            agent: &self.agent,
+            tests: &self.tests,
+            extra_modules: &extra,
+            programs: self.programs.as_deref(),
+        };
+        build(&self.cache, &manifest, ingredients, &Progress::quiet()).expect("an image")
     }
 }
 
 /// Mode, device numbers, content.
-type Entry = (u32, (u32, u32), Vec<u8>);
+pub(crate) type Entry = (u32, (u32, u32), Vec<u8>);
 
 /// Names and entries, over all archives of the file.
-fn read_back(path: &Path) -> BTreeMap<String, Entry> {
+pub(crate) fn read_back(path: &Path) -> BTreeMap<String, Entry> {
     let bytes = fs::read(path).expect("the image");
     let mut rest = &bytes[..];
     let mut entries = BTreeMap::new();
@@ -109,6 +128,23 @@ fn image_is_remade_exactly_when_a_binary_changes() {
     assert_eq!(read_back(&second.path)["bin/guest-tests"].2, b"new tests");
 }
 
+/// One file, three archives; without programs the image is as it was.
+#[test]
+fn programs_follow_in_an_archive_of_their_own() {
+    let mut fixture = Fixture::new();
+    let plain = fixture.build(&[]);
+    let mut archive = Archive::new();
+    archive.file("bin/tool", 0o755, b"a tool");
+    let path = fixture.cache.write("programs.cpio", &archive.finish()).expect("written");
+    fixture.programs = Some(path);
+    let image = fixture.build(&[]);
+    let mut entries = read_back(&image.path);
+    assert_eq!(entries.remove("bin/tool"), Some((0o100_755, (0, 0), b"a tool".to_vec())));
+    assert_eq!(entries, read_back(&plain.path));
+    fixture.programs = None;
+    assert_eq!(fixture.build(&[]), plain);
+}
+
 #[test]
 fn extra_modules_are_added_to_the_standard_ones() {
     let fixture = Fixture::new();
@@ -122,10 +158,52 @@ fn absent_program_is_named() {
     fs::remove_file(&fixture.tests).expect("remove");
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let manifest = Manifest::read(&checkout).expect("images/initramfs.toml");
-    let quiet = Progress::quiet();
-    let kernel = fixture.kernel();
-    let built =
-        build(&fixture.cache, &manifest, &kernel, &fixture.agent, &fixture.tests, &[], &quiet);
+    let ingredients = Ingredients {
+        kernel: &fixture.kernel(),
+        agent: &fixture.agent,
+        tests: &fixture.tests,
+        extra_modules: &[],
+        programs: None,
+    };
+    let built = build(&fixture.cache, &manifest, ingredients, &Progress::quiet());
     let text = built.expect_err("no tests").to_string();
     assert!(text.contains(&fixture.tests.display().to_string()), "{text}");
+}
+
+/// A machine gets the programs its tests need, and no other. What cannot be had is told of these tests alone.
+#[test]
+fn programs_are_in_the_images_of_those_who_need_them() {
+    let fixture = Fixture::new();
+    let mut archive = Archive::new();
+    archive.file("bin/tool", 0o755, b"a tool");
+    let path = fixture.cache.write("programs.cpio", &archive.finish()).expect("written");
+    let needs = |programs: Option<&'static str>| Needs {
+        programs: programs.map(Into::into),
+        ..Needs::DEFAULT
+    };
+    let of = [None, Some("tools"), Some("gone")].map(needs);
+    let tests = of.clone().map(|needs| Test { name: "t".into(), class: Class::Contract, needs });
+    let get = |name: &str| match name {
+        "tools" => {
+            Ok(Programs { archive: path.clone(), modules: vec!["sd_mod".into()], note: None })
+        }
+        _ => Err(programs::Error::UnknownSet { name: name.into(), known: vec!["tools".into()] }),
+    };
+    let kernel = fixture.kernel();
+    let (agent, binary) = (&fixture.agent, &fixture.tests);
+    let ingredients =
+        Ingredients { kernel: &kernel, agent, tests: binary, extra_modules: &[], programs: None };
+    let manifest = Manifest { directories: vec!["bin".into()], modules: vec![], devices: vec![] };
+    let quiet = Progress::quiet();
+    let images = Images::build(&fixture.cache, &manifest, ingredients, &tests, get, &quiet);
+    let images = images.expect("images");
+    let [plain, tools, gone] = of.map(|needs| images.of(&needs.vm_shape()));
+    assert_eq!(plain.as_deref(), Ok(images.plain()));
+    let names = |image: &Path| read_back(image).into_keys().collect::<Vec<_>>();
+    let plain = names(plain.expect("an image"));
+    assert!(!plain.iter().any(|name| name == "bin/tool" || name.starts_with("modules/sd_mod")));
+    let tools = names(tools.expect("an image"));
+    let has = |name: &str| tools.iter().any(|there| there == name);
+    assert!(has("bin/tool") && has("modules/sd_mod.ko"), "{tools:?}");
+    assert!(gone.expect_err("no such set").contains("\"gone\""));
 }

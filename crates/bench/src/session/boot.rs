@@ -64,6 +64,9 @@ pub enum BootError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is nothing to boot with.
+    #[error("{0}")]
+    Image(String),
     /// A signal came.
     #[error("interrupted")]
     Interrupted,

@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod lun;
 pub mod modules;
 pub mod privilege;
+pub mod program;
 pub mod scsi_debug;
 pub mod sysfs;
 pub mod ublk_device;

@@ -9,6 +9,7 @@ use std::{
 use control::{DeviceType, Faults, HeldEntry, JournalPage, LunAddress, LunSpec};
 use fault::Times;
 use guest_protocol::message::Lease;
+use rustix::io::Errno;
 use scsi_fault::{Effect, Rule, Scenario};
 
 use crate::{bench, sysfs, wait};
@@ -211,8 +212,21 @@ fn found(host: u32, lease: &Lease, is_disk: bool) -> ScsiDevice {
     sysfs::appear(&device.bsg());
     if is_disk {
         device.disk();
+        probed(&device);
     }
     device
+}
+
+/// Waits for the end of `sd`'s probe. A disk can be opened before, and the partition table may be read once
+/// more after that (block/genhd.c:device_add_disk). Binding takes the lock that the probe holds, and a
+/// device that is bound is refused without a command (drivers/base/dd.c:device_driver_attach).
+#[track_caller]
+fn probed(device: &ScsiDevice) {
+    match fs::write("/sys/bus/scsi/drivers/sd/bind", &device.hctl) {
+        Ok(()) => {}
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {}
+        Err(error) => panic!("sd does not take {}: {error}", device.hctl),
+    }
 }
 
 /// Scans one unit, behind whatever scan is under way.

@@ -6,6 +6,7 @@ mod bsg;
 mod laws;
 mod needs;
 mod planted;
+mod programs;
 mod ublk;
 
 /// Tells the bench what the tests declare; runs on the host.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fs, path::Path, time::Duration};
 
 use bsg::{Access, BsgIoctl, Completion, Passthrough, Request};
 use guest_protocol::message::TargetSignal;
-use harness::{Feature, HostShape, Lun, Needs, ScsiHost, bench, declare, sysfs, wait};
+use harness::{Feature, HostShape, Lun, Needs, ScsiHost, bench, declare, program, sysfs, wait};
 
 const OWN_HOST: Needs = Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };
 
@@ -52,6 +52,12 @@ fn passes_on_its_own_host() {
 fn passes_on_a_reconnecting_qemu() {
     declare!(Contract, Needs { features: Cow::Borrowed(&[Feature::Reconnect]), ..OWN_HOST });
     Lun::fresh();
+}
+
+#[test]
+fn passes_with_programs() {
+    declare!(Contract, Needs { programs: Some(Cow::Borrowed("storage")), ..Needs::DEFAULT });
+    program::run("sg_inq", &["--version"]).ended_with(0);
 }
 
 #[test]

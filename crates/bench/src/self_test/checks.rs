@@ -75,6 +75,18 @@ pub(super) const CHECKS: &[Check] = &[
         &["8 passed, 0 failed, 0 skipped"]),
     planted("test on a QEMU that reconnects", &["--exact", "planted::passes_on_a_reconnecting_qemu"],
         exit::PASS, &["1 passed, 0 failed, 0 skipped"]),
+    planted("test with programs of packages", &["--exact", "planted::passes_with_programs"], exit::PASS,
+        &["1 passed, 0 failed, 0 skipped"]),
+    Check {
+        place: Place::EmptyImages,
+        ..planted("programs that cannot be had",
+            &["--mirror", "http://127.0.0.1:1", "--exact", "planted::passes_with_programs", "planted::passes"],
+            exit::BENCH_ERROR, &[
+                "bench-error: the guest's programs `storage` cannot be had: cannot reach the mirror http://127.0.0.1:1",
+                "--mirror URL",
+                "1 passed, 1 failed, 0 skipped",
+            ])
+    },
     planted("need that cannot be met", &["planted::skips_on_an_old_kernel", "planted::passes"],
         exit::PASS, &["needs Linux 99.0 or newer", "3 passed, 0 failed, 1 skipped"]),
     planted("first failure is enough", &["--fail-fast", "--exact", "planted::fails", "planted::passes"],

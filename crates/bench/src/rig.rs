@@ -187,10 +187,10 @@ impl Rig {
     ) -> Result<Results, Error> {
         let (qemu, reconnecting) = self.qemu()?;
         let stage = Instant::now();
-        let images = self.images(kernel)?;
+        let mut run_dir = RunDir::new().map_err(Error::RunDir)?;
+        let images = self.images(kernel, run_dir.path())?;
         self.terminal.stage("image", stage.elapsed(), "");
 
-        let mut run_dir = RunDir::new().map_err(Error::RunDir)?;
         let stage = Instant::now();
         let Verdict { accel, reason } =
             accel::decide(self.request.accel, &self.cache, &qemu, || {
@@ -255,11 +255,10 @@ impl Rig {
             .map_err(|error| error.to_string())
     }
 
-    fn images(&self, kernel: &Kernel) -> Result<Images, Error> {
+    fn images(&self, kernel: &Kernel, dir: &Path) -> Result<Images, Error> {
         let manifest = image::Manifest::read(&self.request.workspace)?;
         let Binaries { agent, tests: binary, .. } = &self.binaries;
-        let ingredients =
-            Ingredients { kernel, agent, tests: binary, extra_modules: &[], programs: None };
+        let ingredients = Ingredients { kernel, agent, tests: binary, extra_modules: &[] };
         let (cache, progress) = (&self.cache, &self.progress);
         let get = |name: &str| {
             let manifest = programs::Manifest::read(&self.request.workspace)?;
@@ -267,7 +266,7 @@ impl Rig {
             self.note(programs.note.as_deref());
             Ok(programs)
         };
-        Ok(Images::build(cache, &manifest, ingredients, &self.tests, get, progress)?)
+        Ok(Images::build(cache, &manifest, ingredients, &self.tests, dir, get, progress)?)
     }
 
     /// Boots a guest under KVM to its agent's hello.

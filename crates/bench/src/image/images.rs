@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +13,10 @@ use crate::{
     plan::Test,
     programs::{self, Programs},
 };
-use host::{cache::Cache, progress::Progress};
+use host::{
+    cache::{Cache, at},
+    progress::Progress,
+};
 
 /// An image for every machine of a run.
 #[derive(Debug)]
@@ -23,20 +27,21 @@ pub struct Images {
 }
 
 impl Images {
-    /// Makes them all. Programs that cannot be had are no error of the run: it is told of the tests that
-    /// need them, and the others run. `get` gets a set by its name.
+    /// Makes them all; those with programs in `dir`, for they are large and each build of the tests would
+    /// leave one behind in the cache. Programs that cannot be had are no error of the run: it is told of the
+    /// tests that need them, and the others run. `get` gets a set by its name.
     pub fn build(
         cache: &Cache,
         manifest: &Manifest,
         ingredients: Ingredients<'_>,
         tests: &[Test],
+        dir: &Path,
         mut get: impl FnMut(&str) -> Result<Programs, programs::Error>,
         progress: &Progress,
     ) -> Result<Images, Error> {
-        let image = |modules: &BTreeSet<String>, programs: Option<&Path>| {
+        let image = |modules: &BTreeSet<String>| {
             let extra_modules: Vec<String> = modules.iter().cloned().collect();
-            let ingredients =
-                Ingredients { extra_modules: &extra_modules, programs, ..ingredients };
+            let ingredients = Ingredients { extra_modules: &extra_modules, ..ingredients };
             build(cache, manifest, ingredients, progress).map(|image| image.path)
         };
         let mut modules: BTreeMap<Option<&str>, BTreeSet<String>> = BTreeMap::new();
@@ -44,13 +49,16 @@ impl Images {
             let wanted = modules.entry(test.needs.programs.as_deref()).or_default();
             wanted.extend(test.needs.modules.iter().map(|module| module.name.to_string()));
         }
-        let plain = image(&modules.remove(&None).unwrap_or_default(), None)?;
+        let plain = image(&modules.remove(&None).unwrap_or_default())?;
         let mut with_programs = BTreeMap::new();
         for (name, mut modules) in modules {
             let Some(name) = name else { continue };
             let made = get(name).map_err(|error| error.to_string()).and_then(|programs| {
                 modules.extend(programs.modules);
-                image(&modules, Some(&programs.archive)).map_err(|error| error.to_string())
+                let place = dir.join(format!("{name}.cpio"));
+                image(&modules)
+                    .and_then(|image| joined(&[&image, &programs.archive], place))
+                    .map_err(|error| error.to_string())
             });
             with_programs.insert(name.to_owned(), made);
         }
@@ -72,4 +80,14 @@ impl Images {
             None => Err(format!("there is no image with the programs `{name}`")),
         }
     }
+}
+
+/// The archives one after the other in a file at `place`.
+fn joined(archives: &[&Path], place: PathBuf) -> Result<PathBuf, Error> {
+    let mut whole = Vec::new();
+    for archive in archives {
+        whole.extend(fs::read(archive).map_err(at("read", archive))?);
+    }
+    fs::write(&place, whole).map_err(at("write", &place))?;
+    Ok(place)
 }

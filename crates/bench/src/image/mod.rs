@@ -138,8 +138,6 @@ pub struct Ingredients<'a> {
     pub tests: &'a Path,
     /// Modules beside the standard ones.
     pub extra_modules: &'a [String],
-    /// A cpio archive of programs.
-    pub programs: Option<&'a Path>,
 }
 
 /// The image with these ingredients and the standard modules, with all that modules depend on. If
@@ -150,7 +148,7 @@ pub fn build(
     ingredients: Ingredients<'_>,
     progress: &Progress,
 ) -> Result<Image, Error> {
-    let Ingredients { kernel, agent, tests, extra_modules, programs } = ingredients;
+    let Ingredients { kernel, agent, tests, extra_modules } = ingredients;
     let parts = module_part(cache, manifest, kernel, extra_modules, progress)?;
     let json = parts.join(CONTENTS);
     let contents = fs::read(&json).map_err(at("read", &json))?;
@@ -159,9 +157,7 @@ pub fn build(
         cache::Error::Io { action: "understand", path: json, source }
     })?;
 
-    let binaries = [Some(agent), Some(tests), programs].into_iter().flatten();
-    let identities = binaries.map(identity).collect::<Result<Vec<_>, _>>()?;
-    let key = digest(&format!("{} {}", parts.display(), identities.join(" ")));
+    let key = digest(&format!("{} {} {}", parts.display(), identity(agent)?, identity(tests)?));
     let name = format!("{IMAGES}/guest-{key}.cpio");
     let path = cache.path(&name);
     if path.exists() {
@@ -178,9 +174,6 @@ pub fn build(
         archive.file(name, 0o755, &content);
     }
     image.extend(archive.finish());
-    if let Some(programs) = programs {
-        image.extend(fs::read(programs).map_err(at("read", programs))?);
-    }
     sweep(&cache.path(IMAGES));
     let path = cache.write(&name, &image)?;
     Ok(Image { path, contents })

@@ -13,12 +13,11 @@ use crate::{
 };
 
 struct Fixture {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     modules: tempfile::TempDir,
     cache: Cache,
     agent: PathBuf,
     tests: PathBuf,
-    programs: Option<PathBuf>,
 }
 
 impl Fixture {
@@ -28,14 +27,7 @@ impl Fixture {
         let (agent, tests) = (dir.path().join("agent"), dir.path().join("tests"));
         fs::write(&agent, b"the agent").expect("write");
         fs::write(&tests, b"the tests").expect("write");
-        Fixture {
-            _dir: dir,
-            modules: modules::tests::modules_dir(),
-            cache,
-            agent,
-            tests,
-            programs: None,
-        }
+        Fixture { dir, modules: modules::tests::modules_dir(), cache, agent, tests }
     }
 
     fn kernel(&self) -> Kernel {
@@ -59,7 +51,6 @@ impl Fixture {
             agent: &self.agent,
             tests: &self.tests,
             extra_modules: &extra,
-            programs: self.programs.as_deref(),
         };
         build(&self.cache, &manifest, ingredients, &Progress::quiet()).expect("an image")
     }
@@ -128,23 +119,6 @@ fn image_is_remade_exactly_when_a_binary_changes() {
     assert_eq!(read_back(&second.path)["bin/guest-tests"].2, b"new tests");
 }
 
-/// One file, three archives; without programs the image is as it was.
-#[test]
-fn programs_follow_in_an_archive_of_their_own() {
-    let mut fixture = Fixture::new();
-    let plain = fixture.build(&[]);
-    let mut archive = Archive::new();
-    archive.file("bin/tool", 0o755, b"a tool");
-    let path = fixture.cache.write("programs.cpio", &archive.finish()).expect("written");
-    fixture.programs = Some(path);
-    let image = fixture.build(&[]);
-    let mut entries = read_back(&image.path);
-    assert_eq!(entries.remove("bin/tool"), Some((0o100_755, (0, 0), b"a tool".to_vec())));
-    assert_eq!(entries, read_back(&plain.path));
-    fixture.programs = None;
-    assert_eq!(fixture.build(&[]), plain);
-}
-
 #[test]
 fn extra_modules_are_added_to_the_standard_ones() {
     let fixture = Fixture::new();
@@ -163,7 +137,6 @@ fn absent_program_is_named() {
         agent: &fixture.agent,
         tests: &fixture.tests,
         extra_modules: &[],
-        programs: None,
     };
     let built = build(&fixture.cache, &manifest, ingredients, &Progress::quiet());
     let text = built.expect_err("no tests").to_string();
@@ -191,18 +164,30 @@ fn programs_are_in_the_images_of_those_who_need_them() {
     };
     let kernel = fixture.kernel();
     let (agent, binary) = (&fixture.agent, &fixture.tests);
-    let ingredients =
-        Ingredients { kernel: &kernel, agent, tests: binary, extra_modules: &[], programs: None };
+    let ingredients = Ingredients { kernel: &kernel, agent, tests: binary, extra_modules: &[] };
     let manifest = Manifest { directories: vec!["bin".into()], modules: vec![], devices: vec![] };
     let quiet = Progress::quiet();
-    let images = Images::build(&fixture.cache, &manifest, ingredients, &tests, get, &quiet);
+    let images = Images::build(
+        &fixture.cache,
+        &manifest,
+        ingredients,
+        &tests,
+        fixture.dir.path(),
+        get,
+        &quiet,
+    );
     let images = images.expect("images");
     let [plain, tools, gone] = of.map(|needs| images.of(&needs.vm_shape()));
     assert_eq!(plain.as_deref(), Ok(images.plain()));
     let names = |image: &Path| read_back(image).into_keys().collect::<Vec<_>>();
     let plain = names(plain.expect("an image"));
     assert!(!plain.iter().any(|name| name == "bin/tool" || name.starts_with("modules/sd_mod")));
-    let tools = names(tools.expect("an image"));
+    let tools = tools.expect("an image");
+    assert!(tools.starts_with(fixture.dir.path()) && !tools.starts_with(fixture.cache.root()));
+    let entries = read_back(tools);
+    assert_eq!(entries["bin/tool"], (0o100_755, (0, 0), b"a tool".to_vec()));
+    assert_eq!(entries["init"].2, b"the agent");
+    let tools = names(tools);
     let has = |name: &str| tools.iter().any(|there| there == name);
     assert!(has("bin/tool") && has("modules/sd_mod.ko"), "{tools:?}");
     assert!(gone.expect_err("no such set").contains("\"gone\""));

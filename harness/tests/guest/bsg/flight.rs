@@ -77,10 +77,8 @@ const OWN_HOST: Needs = Needs {
 };
 
 /// With two I_T nexuses.
-const TWO_NEXUSES: Needs = Needs {
-    host: ScsiHost::Own(HostShape { nexuses: Some(2), ..HostShape::DEFAULT }),
-    ..OWN_HOST
-};
+const TWO_NEXUSES: Needs =
+    Needs { host: ScsiHost::Own(HostShape { nexuses: Some(2), ..HostShape::DEFAULT }), ..OWN_HOST };
 
 /// SAM, Status codes.
 const BUSY: u32 = 0x08;

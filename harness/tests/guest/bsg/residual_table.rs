@@ -67,11 +67,11 @@ fn assert_residual(done: &Completion, (device_status, host_status): (u32, u32), 
 #[case::write_12_longer(&[0xaa, 0, 0, 0, 0, 8, 0, 0, 0, 2, 0, 0], OUT(&[1; 4096]), 3072)]
 #[case::write_10_of_0_blocks(&[0x2a, 0, 0, 0, 0, 8, 0, 0, 0, 0], OUT(&[1; 512]), 512)]
 // SPC-4, INQUIRY: ALLOCATION LENGTH is bytes 3 and 4. Standard data has at least 36 bytes, of which ADDITIONAL LENGTH
-// is the fifth; page 00h a header of 4 bytes and a byte for each of our six pages.
+// is the fifth; page 00h a header of 4 bytes and a byte for each of our seven pages.
 #[case::inquiry_shorter_allocation(&[0x12, 0, 0, 0, 5, 0], IN(36), 31)]
 #[case::inquiry_equal(&[0x12, 0, 0, 0, 36, 0], IN(36), 0)]
 #[case::inquiry_allocation_0(&[0x12, 0, 0, 0, 0, 0], IN(96), 96)]
-#[case::inquiry_allocation_above_255(&[0x12, 1, 0, 1, 2, 0], IN(258), 248)]
+#[case::inquiry_allocation_above_255(&[0x12, 1, 0, 1, 2, 0], IN(258), 247)]
 // SPC-4, MODE SENSE: the header has 4 bytes, or 8.
 #[case::mode_sense_6_header(&[0x1a, 0, 0x3f, 0, 4, 0], IN(64), 60)]
 #[case::mode_sense_6_allocation_0(&[0x1a, 0, 0x3f, 0, 0, 0], IN(64), 64)]

@@ -41,9 +41,10 @@ pub(crate) fn sg_scsi_reset(fd: BorrowedFd<'_>, what: i32) -> Result<(), Errno> 
     unsafe { ioctl(fd, Setter::<{ uapi::SG_SCSI_RESET }, i32>::new(what)) }
 }
 
-// SAFETY: the entry is a `URING_CMD` on the bsg node the frame keeps open. Its addresses are those of
-// the frame's pointers, whose buffers stay where they are when the frame moves; no code reaches them
-// while the ring has the frame. bsg does not read `sqe.addr`, and refuses iovec counts.
+// SAFETY: the entry is a `URING_CMD` on the bsg node the frame keeps open (`entry` takes no other operation). Its
+// addresses are those of the frame's pointers, whose memory stays where it is when the frame moves; no code reaches a
+// buffer while the ring has the frame, and a region gives no references. Any other number for data goes with the flag
+// for registered buffers, whose pages the kernel has pinned. bsg does not read `sqe.addr`, and refuses iovec counts.
 unsafe impl Operation for UringFrame {
     fn sqe(&mut self) -> Sqe {
         self.entry()

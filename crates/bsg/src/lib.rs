@@ -22,6 +22,7 @@ mod ioctl;
 pub mod request;
 pub mod uapi;
 pub mod uring;
+pub mod uring_frame;
 pub mod v3;
 pub mod v4;
 
@@ -32,8 +33,12 @@ use std::{
 
 pub use request::{Completion, Data, Error, Raw, Request};
 pub use rustix::io::Errno;
-pub use uring::{BsgUring, UringCompletion, UringFrame};
-pub use uring_cmd::{Buffer, CqeSize, Pointer, Shape, SqeSize};
+pub use uring::BsgUring;
+pub use uring_cmd::{
+    Buffer, Cancel, CancelError, CqeSize, Feature, Pointer, Region, SetupError, Shape, Slice,
+    SqeSize, keeper, sqe,
+};
+pub use uring_frame::{Link, UringCompletion, UringFrame};
 pub use v3::{SgIoctl, V3Frame};
 pub use v4::{BsgIoctl, V4Frame};
 

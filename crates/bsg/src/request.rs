@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use rustix::io::Errno;
-use uring_cmd::{Buffer, Pointer, PushErrorKind, WaitError};
+use uring_cmd::{Buffer, Pointer, PushErrorKind, SetupError, Slice, WaitError};
 
 use crate::uapi::{SgIoHdr, SgIoV4};
 
@@ -17,6 +17,33 @@ pub enum Data {
     In(Buffer),
     /// From the buffer to the device.
     Out(Buffer),
+    /// From the device to a part of a region, which may be registered with a ring ([`Request::fixed`]).
+    SliceIn(Slice),
+    /// From a part of a region to the device.
+    SliceOut(Slice),
+}
+
+/// The data of a command as its structures say it.
+pub(crate) struct Placed {
+    pub(crate) dout: Pointer,
+    pub(crate) dout_len: u32,
+    pub(crate) din: Pointer,
+    pub(crate) din_len: u32,
+}
+
+impl From<Data> for Placed {
+    fn from(data: Data) -> Self {
+        let (is_out, len, pointer) = match data {
+            Data::None => (false, 0, Pointer::Null),
+            Data::In(buffer) => (false, buffer.len(), buffer.into()),
+            Data::Out(buffer) => (true, buffer.len(), buffer.into()),
+            Data::SliceIn(slice) => (false, slice.len(), Pointer::from(&slice)),
+            Data::SliceOut(slice) => (true, slice.len(), Pointer::from(&slice)),
+        };
+        let (this, other) = ((pointer, len_u32(len)), (Pointer::Null, 0));
+        let ((dout, dout_len), (din, din_len)) = if is_out { (this, other) } else { (other, this) };
+        Placed { dout, dout_len, din, din_len }
+    }
 }
 
 /// A SCSI command.
@@ -30,6 +57,10 @@ pub struct Request {
     pub sense_capacity: u32,
     /// Time the kernel gives the command, in milliseconds; 0 is the kernel's default.
     pub timeout_ms: u32,
+    /// The data lies in the registered buffer at this position of the ring's table
+    /// ([`crate::BsgUring::register_buffers`]). Only a ring has such a table: the other ways take the memory by
+    /// its address.
+    pub fixed: Option<u16>,
 }
 
 /// The maximum length of sense data in bytes (SPC-6, 4.4.1).
@@ -46,6 +77,7 @@ impl Request {
             data: Data::None,
             sense_capacity: SENSE_LEN_MAX,
             timeout_ms: TIMEOUT_MS,
+            fixed: None,
         }
     }
 
@@ -71,6 +103,13 @@ impl Request {
     #[must_use]
     pub fn data(mut self, data: Data) -> Self {
         self.data = data;
+        self
+    }
+
+    /// Says that the data lies in a registered buffer.
+    #[must_use]
+    pub fn fixed(mut self, index: u16) -> Self {
+        self.fixed = Some(index);
         self
     }
 
@@ -105,7 +144,7 @@ pub struct Completion {
     pub residual: i64,
     /// `SG_INFO_*` bits; `None` over io_uring, which has none.
     pub info: Option<u32>,
-    /// The data buffer; empty without data.
+    /// The data buffer; empty without data, and where it is in a region, from which the caller reads.
     pub data: Vec<u8>,
     /// Everything the kernel returned.
     pub raw: Raw,
@@ -148,9 +187,12 @@ pub enum Error {
         /// What it said.
         errno: Errno,
     },
-    /// The ring could not be set up.
+    /// The ring could not be set up; what the kernel lacks is named.
     #[error("cannot set up the ring: {0}")]
-    Setup(#[source] io::Error),
+    Setup(#[source] SetupError),
+    /// A table of the ring could not be changed.
+    #[error("cannot register: {0}")]
+    Register(#[source] io::Error),
     /// The ring takes no more commands now.
     #[error("cannot push the command: {0}")]
     Push(#[from] PushErrorKind),
@@ -202,7 +244,8 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Error::Refused { errno, .. } => Some(*errno),
-            Error::Open { source, .. } | Error::Setup(source) | Error::Submit(source) => {
+            Error::Setup(source) => Errno::from_io_error(source.io_error()),
+            Error::Open { source, .. } | Error::Register(source) | Error::Submit(source) => {
                 Errno::from_io_error(source)
             }
             Error::Push(_)

@@ -1,148 +1,33 @@
 //! `URING_CMD` on a bsg node.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::File,
-    os::fd::AsRawFd,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustix::io::Errno;
-use uring_cmd::{Pointer, Ring, Shape, Sqe};
-use zerocopy::IntoBytes;
+use uring_cmd::{Cancel, CancelError, Region, Ring, Shape, SqeSize, sqe::OP_URING_CMD128};
 
-use crate::{
-    Access, Completion, Data, Error, Passthrough, Raw, Request,
-    request::{Call, cdb_memory, data_bytes, len_u32, sense_memory, sense_written},
-    uapi::{BsgUringCmd, Res2},
-};
-
-/// A command as `struct bsg_uring_cmd` in its submission entry, to bend as a test likes.
-#[derive(Debug)]
-pub struct UringFrame {
-    /// The entry around the command. `opcode`, `fd`, `user_data` and `cmd` are overwritten on
-    /// submission; all others go to the kernel as they are.
-    pub sqe: Sqe,
-    /// The command. Its address fields are overwritten from the pointers below.
-    pub command: BsgUringCmd,
-    /// What `request` points to.
-    pub request: Pointer,
-    /// What `response` points to.
-    pub response: Pointer,
-    /// What `dout_xferp` points to.
-    pub dout: Pointer,
-    /// What `din_xferp` points to.
-    pub din: Pointer,
-    /// Keeps the node open until the kernel has seen the entry.
-    node: Option<Arc<File>>,
-}
-
-impl From<Request> for UringFrame {
-    fn from(request: Request) -> Self {
-        let mut frame = UringFrame {
-            request: cdb_memory(&request.cdb),
-            response: sense_memory(request.sense_capacity),
-            ..UringFrame::default()
-        };
-        frame.command.request_len = len_u32(request.cdb.len());
-        frame.command.max_response_len = request.sense_capacity;
-        frame.command.timeout_ms = request.timeout_ms;
-        match request.data {
-            Data::None => {}
-            Data::In(buffer) => {
-                frame.command.din_xfer_len = len_u32(buffer.len());
-                frame.din = buffer.into();
-            }
-            Data::Out(buffer) => {
-                frame.command.dout_xfer_len = len_u32(buffer.len());
-                frame.dout = buffer.into();
-            }
-        }
-        frame
-    }
-}
-
-impl Default for UringFrame {
-    fn default() -> Self {
-        UringFrame {
-            sqe: Sqe::zeroed(),
-            command: BsgUringCmd::default(),
-            request: Pointer::Null,
-            response: Pointer::Null,
-            dout: Pointer::Null,
-            din: Pointer::Null,
-            node: None,
-        }
-    }
-}
-
-impl UringFrame {
-    /// The entry with the addresses of the pointers in it.
-    pub(crate) fn entry(&mut self) -> Sqe {
-        self.command.request = self.request.address();
-        self.command.response = self.response.address();
-        self.command.dout_xferp = self.dout.address();
-        self.command.din_xferp = self.din.address();
-        let fd = self.node.as_ref().map_or(-1, |node| node.as_raw_fd());
-        let command =
-            Sqe::uring_cmd(fd, self.sqe.cmd_op, self.command.as_bytes(), self.sqe.user_data);
-        Sqe { opcode: command.opcode, fd, cmd: command.cmd, ..self.sqe }
-    }
-}
-
-/// A command that has come back.
-#[derive(Debug)]
-pub struct UringCompletion {
-    /// What [`BsgUring::submit`] returned.
-    pub token: u64,
-    /// `cqe.res`: 0 if the command was executed, else a negated errno.
-    pub res: i32,
-    /// `cqe.flags`.
-    pub flags: u32,
-    /// `cqe.big_cqe[0]`, see [`Res2`]; `None` on a ring of 16-byte completions.
-    pub res2: Option<u64>,
-    /// `cqe.big_cqe[1]`; `None` on a ring of 16-byte completions.
-    pub extra2: Option<u64>,
-    /// The command and its memory.
-    pub frame: UringFrame,
-}
-
-impl UringCompletion {
-    /// The outcome, or the refusal as an error.
-    pub fn completion(&self) -> Result<Completion, Error> {
-        if self.res < 0 {
-            let errno = Errno::from_raw_os_error(-self.res);
-            return Err(Error::Refused { call: Call::UringCmd, errno });
-        }
-        let (Some(res2), Some(extra2)) = (self.res2, self.extra2) else {
-            return Err(Error::SmallCompletion);
-        };
-        let decoded = Res2::from(res2);
-        let data = match &self.frame.dout {
-            Pointer::Null => &self.frame.din,
-            dout => dout,
-        };
-        Ok(Completion {
-            device_status: decoded.device_status.into(),
-            driver_status: decoded.driver_status.into(),
-            host_status: decoded.host_status.into(),
-            sense: sense_written(&self.frame.response, decoded.sense_len_wr.into())?,
-            residual: decoded.residual.into(),
-            info: None,
-            data: data_bytes(data),
-            raw: Raw::Uring { res: self.res, res2, extra2 },
-        })
-    }
-}
+use crate::{Access, Completion, Error, Passthrough, Request, UringCompletion, UringFrame};
 
 /// A bsg node and a ring of its own.
+///
+/// A command that was submitted cannot be taken back: bsg marks none as one that can be cancelled
+/// (`scsi_bsg.c:scsi_bsg_uring_cmd`). Whoever loses interest says so with [`BsgUring::discard`], or drops the whole;
+/// the memory of what is in flight stays with the ring, or with the process-wide [`uring_cmd::keeper`], until the
+/// completion has come.
 #[derive(Debug)]
 pub struct BsgUring {
-    ring: Ring<UringFrame>,
+    /// `None` only while it is being dropped.
+    ring: Option<Ring<UringFrame>>,
     node: Arc<File>,
+    /// Whether large submissions have an operation of their own.
+    is_mixed: bool,
     next_token: u64,
+    /// Commands whose completion nobody wants.
+    discarded: BTreeSet<u64>,
     /// Completions that came while another one was waited for.
     early: VecDeque<UringCompletion>,
 }
@@ -168,22 +53,58 @@ impl BsgUring {
     ) -> Result<Self, Error> {
         let node = Arc::new(crate::open(path.as_ref(), access)?);
         let ring = Ring::new(shape).map_err(Error::Setup)?;
-        Ok(BsgUring { ring, node, next_token: 1, early: VecDeque::new() })
+        Ok(BsgUring {
+            ring: Some(ring),
+            node,
+            is_mixed: shape.sqe == SqeSize::Mixed,
+            next_token: 1,
+            discarded: BTreeSet::new(),
+            early: VecDeque::new(),
+        })
+    }
+
+    fn ring(&mut self) -> &mut Ring<UringFrame> {
+        self.ring.as_mut().expect("there is a ring until this is dropped")
+    }
+
+    /// Makes a table of buffers, by position, for [`Request::fixed`]; `None` is an empty slot. The kernel pins their
+    /// pages, which it then need not do for each command. EBUSY if there is a table already, EFAULT for a region
+    /// that cannot be written.
+    pub fn register_buffers(&mut self, regions: &[Option<Arc<Region>>]) -> Result<(), Error> {
+        self.ring().register_buffers(regions).map_err(Error::Register)
+    }
+
+    /// Changes one slot of the table. Commands in flight keep the buffer they began with.
+    pub fn update_buffer(&mut self, index: u16, region: Option<Arc<Region>>) -> Result<(), Error> {
+        self.ring().update_buffer(index, region).map_err(Error::Register)
+    }
+
+    /// Ends the table. Commands in flight keep their buffers.
+    pub fn unregister_buffers(&mut self) -> Result<(), Error> {
+        self.ring().unregister_buffers().map_err(Error::Register)
+    }
+
+    /// Registers the credentials this thread has now, for `personality` in [`UringFrame::sqe`]: the opcode filter
+    /// asks those of the command.
+    pub fn register_personality(&mut self) -> Result<u16, Error> {
+        self.ring().register_personality().map_err(Error::Register)
     }
 
     /// Puts a command into the submission queue and returns its token. The kernel sees it at the next
     /// [`BsgUring::flush`] or wait, together with all others pushed before.
     pub fn push(&mut self, mut frame: UringFrame) -> Result<u64, Error> {
-        frame.sqe.user_data = self.next_token;
-        frame.node = Some(self.node.clone());
-        let token = self.ring.push(frame).map_err(|refused| refused.kind)?;
+        if frame.sqe.opcode == 0 && self.is_mixed {
+            frame.sqe.opcode = OP_URING_CMD128;
+        }
+        let frame = frame.aim(self.node.clone(), self.next_token);
+        let token = self.ring().push(frame).map_err(|refused| refused.kind)?;
         self.next_token += 1;
         Ok(token)
     }
 
     /// Hands all pushed commands to the kernel and returns their number.
     pub fn flush(&mut self) -> Result<usize, Error> {
-        self.ring.submit().map_err(Error::Submit)
+        self.ring().submit().map_err(Error::Submit)
     }
 
     /// Hands one command to the kernel and returns its token.
@@ -195,7 +116,25 @@ impl BsgUring {
 
     /// Commands the ring owns.
     pub fn in_flight(&self) -> usize {
-        self.ring.in_flight()
+        self.ring.as_ref().map_or(0, Ring::in_flight)
+    }
+
+    /// Asks the kernel to cancel a command. One that still waits for its turn (behind a link, in the queue of the
+    /// workers) is [`Cancel::Cancelled`] and completes with ECANCELED; one that the device has, or a worker waits to
+    /// send, goes on and completes as if nothing had been asked ([`Cancel::NotFound`], [`Cancel::Running`]). Either
+    /// way its completion comes by [`BsgUring::wait`].
+    pub fn cancel(&mut self, token: u64, deadline: Instant) -> Result<Cancel, CancelError> {
+        self.ring().cancel(token, deadline)
+    }
+
+    /// Gives a command up: its completion, if it is there or when it comes, is thrown away, and its memory with it.
+    /// Until then the ring has it.
+    pub fn discard(&mut self, token: u64) {
+        let before = self.early.len();
+        self.early.retain(|early| early.token != token);
+        if self.early.len() == before {
+            self.discarded.insert(token);
+        }
     }
 
     /// Waits for any command until `deadline`.
@@ -222,16 +161,21 @@ impl BsgUring {
     }
 
     fn next(&mut self, deadline: Instant) -> Result<UringCompletion, Error> {
-        let done = self.ring.wait(deadline)?;
-        let cqe = done.cqe;
-        Ok(UringCompletion {
-            token: cqe.user_data,
-            res: cqe.res,
-            flags: cqe.flags,
-            res2: cqe.big.map(|words| words[0]),
-            extra2: cqe.big.map(|words| words[1]),
-            frame: done.operation.ok_or(Error::Stray(cqe))?,
-        })
+        loop {
+            let completion = UringCompletion::new(self.ring().wait(deadline)?)?;
+            if !self.discarded.remove(&completion.token) {
+                return Ok(completion);
+            }
+        }
+    }
+}
+
+impl Drop for BsgUring {
+    /// Hands what is in flight to the [`uring_cmd::keeper`].
+    fn drop(&mut self) {
+        if let Some(ring) = self.ring.take() {
+            ring.keep();
+        }
     }
 }
 

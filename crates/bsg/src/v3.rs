@@ -6,9 +6,9 @@ use rustix::io::Errno;
 use uring_cmd::Pointer;
 
 use crate::{
-    Access, Completion, Data, Error, Passthrough, Raw, Request, ioctl,
-    request::{Call, cdb_memory, data_bytes, len_u32, sense_memory, sense_written},
-    uapi::{DXFER_FROM_DEV, DXFER_TO_DEV, SgIoHdr},
+    Access, Completion, Error, Passthrough, Raw, Request, ioctl,
+    request::{Call, Placed, cdb_memory, data_bytes, sense_memory, sense_written},
+    uapi::{DXFER_FROM_DEV, DXFER_NONE, DXFER_TO_DEV, SgIoHdr},
 };
 
 /// A command as `struct sg_io_hdr`, to bend as a test likes. `iovec_count` must stay 0.
@@ -40,19 +40,13 @@ impl From<Request> for V3Frame {
         frame.header.mx_sb_len =
             u8::try_from(request.sense_capacity).expect("sg v3 counts sense data in 8 bits");
         frame.header.timeout = request.timeout_ms;
-        match request.data {
-            Data::None => {}
-            Data::In(buffer) => {
-                frame.header.dxfer_direction = DXFER_FROM_DEV;
-                frame.header.dxfer_len = len_u32(buffer.len());
-                frame.data = buffer.into();
-            }
-            Data::Out(buffer) => {
-                frame.header.dxfer_direction = DXFER_TO_DEV;
-                frame.header.dxfer_len = len_u32(buffer.len());
-                frame.data = buffer.into();
-            }
-        }
+        let data = Placed::from(request.data);
+        (frame.header.dxfer_direction, frame.header.dxfer_len, frame.data) =
+            match (data.dout_len, data.din_len, &data.dout, &data.din) {
+                (_, _, Pointer::Null, Pointer::Null) => (DXFER_NONE, 0, Pointer::Null),
+                (_, len, Pointer::Null, _) => (DXFER_FROM_DEV, len, data.din),
+                (len, ..) => (DXFER_TO_DEV, len, data.dout),
+            };
         frame
     }
 }

@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use uring_cmd::Pointer;
 
 use crate::{
-    Access, Completion, Data, Error, Passthrough, Raw, Request, ioctl,
-    request::{Call, cdb_memory, data_bytes, len_u32, sense_memory, sense_written},
+    Access, Completion, Error, Passthrough, Raw, Request, ioctl,
+    request::{Call, Placed, cdb_memory, data_bytes, len_u32, sense_memory, sense_written},
     uapi::SgIoV4,
 };
 
@@ -37,18 +37,10 @@ impl From<Request> for V4Frame {
         frame.header.request_len = len_u32(request.cdb.len());
         frame.header.max_response_len = request.sense_capacity;
         frame.header.timeout = request.timeout_ms;
-        match request.data {
-            Data::None => {}
-            Data::In(buffer) => {
-                frame.header.din_xfer_len = len_u32(buffer.len());
-                frame.din = buffer.into();
-            }
-            Data::Out(buffer) => {
-                frame.header.dout_xfer_len = len_u32(buffer.len());
-                frame.dout = buffer.into();
-            }
-        }
-        frame
+        let data = Placed::from(request.data);
+        frame.header.dout_xfer_len = data.dout_len;
+        frame.header.din_xfer_len = data.din_len;
+        V4Frame { dout: data.dout, din: data.din, ..frame }
     }
 }
 

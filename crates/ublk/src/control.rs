@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// A ring could not be set up.
     #[error("cannot set up a ring: {0}")]
-    Setup(#[source] io::Error),
+    Setup(#[source] uring_cmd::SetupError),
     /// The driver refused a control command.
     #[error("{command} failed: {errno}")]
     Refused {
@@ -97,10 +97,10 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Error::Refused { errno, .. } => Some(*errno),
-            Error::Open { source, .. }
-            | Error::Setup(source)
-            | Error::Submit(source)
-            | Error::Thread { source, .. } => Errno::from_io_error(source),
+            Error::Setup(source) => Errno::from_io_error(source.io_error()),
+            Error::Open { source, .. } | Error::Submit(source) | Error::Thread { source, .. } => {
+                Errno::from_io_error(source)
+            }
             Error::Push(_)
             | Error::Wait { .. }
             | Error::Stray(_)

@@ -26,7 +26,7 @@ use crate::{
 pub enum QueueError {
     /// The ring could not be set up.
     #[error("cannot set up a ring: {0}")]
-    Setup(#[source] io::Error),
+    Setup(#[source] uring_cmd::SetupError),
     /// The descriptors could not be mapped.
     #[error("cannot map the descriptors: {0}")]
     Map(#[source] io::Error),
@@ -160,7 +160,12 @@ fn answer(
     let op = Op::from(number);
     let buffer: &mut [u8] = match memory {
         Pointer::To(buffer) => buffer,
-        Pointer::Null | Pointer::Unmapped | Pointer::Kernel => &mut [],
+        Pointer::Null
+        | Pointer::Unmapped
+        | Pointer::Kernel
+        | Pointer::Top
+        | Pointer::In(..)
+        | Pointer::Fixed(_) => &mut [],
     };
     let data = match op {
         Op::Read | Op::Write => {

@@ -9,12 +9,15 @@ use std::{
     ops::{Deref, DerefMut},
     ptr::{self, NonNull},
     slice,
+    sync::Arc,
 };
 
 use rustix::{
     mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap},
     param::page_size,
 };
+
+use crate::{Region, Slice};
 
 /// Zeroed pages between two inaccessible ones, and a window into them that a command uses.
 ///
@@ -124,6 +127,9 @@ impl fmt::Debug for Buffer {
 
 /// What a pointer field of a command holds: memory of the command's own, or an address at which this
 /// process can have no memory.
+///
+/// That is all a field can hold, so that code without `unsafe` can say anything of lengths, flags and indices, and
+/// the kernel still meets nobody's memory but what was given to it.
 #[derive(Debug, Default)]
 pub enum Pointer {
     /// Address 0.
@@ -133,18 +139,35 @@ pub enum Pointer {
     Unmapped,
     /// An address of the kernel's half.
     Kernel,
+    /// The last page of all addresses: a longer length wraps around.
+    Top,
     /// The window of a buffer. The length told to the kernel may differ from the window's.
     To(Buffer),
+    /// A place in a region, or right behind it, by its offset. The length told to the kernel may go past its end.
+    In(Arc<Region>, usize),
+    /// Any number, which the kernel looks up in the table of registered buffers and nowhere else: the address in a
+    /// region, or an offset in a buffer that a driver has registered. Only where a command says so with
+    /// [`crate::sqe::CMD_FIXED`].
+    Fixed(u64),
 }
 
 impl Pointer {
     /// The number that goes into the field.
+    ///
+    /// # Panics
+    /// If it is [`Pointer::Fixed`], which is no address, or the offset in a region is behind it.
     pub fn address(&mut self) -> u64 {
         match self {
             Pointer::Null => 0,
             Pointer::Unmapped => 0x1000,
             Pointer::Kernel => 0xffff_8000_0000_0000,
+            Pointer::Top => 0xffff_ffff_ffff_f000,
             Pointer::To(buffer) => buffer.address(),
+            Pointer::In(region, offset) => {
+                assert!(*offset <= region.len(), "{offset} is behind the region");
+                region.address() + u64::try_from(*offset).expect("an address has 64 bits")
+            }
+            Pointer::Fixed(at) => panic!("{at:#x} is a place in a registered buffer, no address"),
         }
     }
 
@@ -152,7 +175,12 @@ impl Pointer {
     pub fn buffer(&self) -> Option<&Buffer> {
         match self {
             Pointer::To(buffer) => Some(buffer),
-            Pointer::Null | Pointer::Unmapped | Pointer::Kernel => None,
+            Pointer::Null
+            | Pointer::Unmapped
+            | Pointer::Kernel
+            | Pointer::Top
+            | Pointer::In(..)
+            | Pointer::Fixed(_) => None,
         }
     }
 
@@ -160,8 +188,19 @@ impl Pointer {
     pub fn into_buffer(self) -> Option<Buffer> {
         match self {
             Pointer::To(buffer) => Some(buffer),
-            Pointer::Null | Pointer::Unmapped | Pointer::Kernel => None,
+            Pointer::Null
+            | Pointer::Unmapped
+            | Pointer::Kernel
+            | Pointer::Top
+            | Pointer::In(..)
+            | Pointer::Fixed(_) => None,
         }
+    }
+}
+
+impl From<&Slice> for Pointer {
+    fn from(slice: &Slice) -> Self {
+        Pointer::In(slice.region.clone(), slice.offset)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ring and the operations in flight on it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt, io, mem,
     time::{Duration, Instant},
 };
@@ -9,61 +9,16 @@ use std::{
 use rustix::io::Errno;
 
 use crate::{
-    raw::{self, RawRing},
+    feature::SetupError,
+    fixed::Fixed,
+    keeper::{self, Keep},
+    mapped::KernelRing,
+    shape::Shape,
     sqe::{Cqe, Sqe},
 };
 
-/// Size of a submission entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SqeSize {
-    /// The default of io_uring: 16 bytes of payload.
-    Bytes64,
-    /// `IORING_SETUP_SQE128`: 80 bytes of payload.
-    Bytes128,
-}
-
-/// Size of a completion entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CqeSize {
-    /// The default of io_uring: one 32-bit result.
-    Bytes16,
-    /// `IORING_SETUP_CQE32`: two more 64-bit words.
-    Bytes32,
-}
-
-/// How a ring is set up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Submission entries; the kernel rounds up to a power of two and doubles it for completions.
-    pub entries: u32,
-    /// Size of a submission entry.
-    pub sqe: SqeSize,
-    /// Size of a completion entry.
-    pub cqe: CqeSize,
-    /// `IORING_SETUP_SINGLE_ISSUER`: only one task submits.
-    pub single_issuer: bool,
-    /// `IORING_SETUP_DEFER_TASKRUN`: completions run only while the owner waits.
-    pub defer_taskrun: bool,
-    /// `IORING_SETUP_SQPOLL` with the idle time of its thread in milliseconds.
-    pub sqpoll_idle_ms: Option<u32>,
-    /// `IORING_SETUP_IOPOLL`.
-    pub iopoll: bool,
-}
-
-impl Shape {
-    /// 128-byte submissions and 32-byte completions, what a `URING_CMD` can need at most.
-    pub fn big(entries: u32) -> Self {
-        Shape {
-            entries,
-            sqe: SqeSize::Bytes128,
-            cqe: CqeSize::Bytes32,
-            single_issuer: false,
-            defer_taskrun: false,
-            sqpoll_idle_ms: None,
-            iopoll: false,
-        }
-    }
-}
+/// `user_data` from here on is the ring's own.
+pub(crate) const OWN_USER_DATA: u64 = 1 << 63;
 
 /// What is submitted: an entry and the owner of everything the entry refers to.
 ///
@@ -107,6 +62,9 @@ pub enum PushErrorKind {
     /// An operation in flight has the same `user_data`.
     #[error("user_data {0:#x} is in flight already")]
     UserDataInUse(u64),
+    /// The ring keeps `user_data` from 2^63 on for itself.
+    #[error("user_data {0:#x} is one of the ring's own")]
+    UserDataReserved(u64),
 }
 
 impl<O> fmt::Debug for PushError<O> {
@@ -153,19 +111,33 @@ pub struct Completed<O> {
 /// A ring and the operations in flight on it.
 pub struct Ring<O: Operation> {
     /// `None` only while the ring is being dropped.
-    raw: Option<Box<dyn RawRing>>,
+    raw: Option<KernelRing>,
     in_flight: BTreeMap<u64, O>,
+    /// Operations pushed since the last submission.
+    pushed: usize,
+    /// Completions that came while another one was waited for.
+    early: VecDeque<Completed<O>>,
+    /// Numbers the ring's own entries.
+    own_entries: u64,
+    pub(crate) fixed: Fixed,
 }
 
 impl<O: Operation> Ring<O> {
-    /// Sets up a ring. The error is the kernel's: ENOSYS or EPERM where io_uring is absent or
-    /// forbidden, EINVAL for a shape the kernel does not know.
-    pub fn new(shape: &Shape) -> io::Result<Self> {
-        Ok(Ring { raw: Some(raw::build(shape)?), in_flight: BTreeMap::new() })
+    /// Sets up a ring.
+    pub fn new(shape: &Shape) -> Result<Self, SetupError> {
+        let raw = KernelRing::new(shape).map_err(|error| SetupError::of(shape, error))?;
+        Ok(Ring {
+            raw: Some(raw),
+            in_flight: BTreeMap::new(),
+            pushed: 0,
+            early: VecDeque::new(),
+            own_entries: 0,
+            fixed: Fixed::default(),
+        })
     }
 
-    fn raw(&mut self) -> &mut (dyn RawRing + 'static) {
-        self.raw.as_deref_mut().expect("a ring is open until it is dropped")
+    pub(crate) fn raw(&mut self) -> &mut KernelRing {
+        self.raw.as_mut().expect("a ring is open until it is dropped")
     }
 
     /// Operations owned by the ring, submitted or not.
@@ -174,11 +146,18 @@ impl<O: Operation> Ring<O> {
     }
 
     /// Puts an operation into the submission queue and returns its `user_data`. The kernel sees it
-    /// at the next [`Ring::submit`] or [`Ring::wait`].
+    /// at the next [`Ring::submit`] or [`Ring::wait`], together with all others pushed before.
     pub fn push(&mut self, mut operation: O) -> Result<u64, PushError<O>> {
         let sqe = operation.sqe();
-        if self.in_flight.contains_key(&sqe.user_data) {
-            let kind = PushErrorKind::UserDataInUse(sqe.user_data);
+        let user_data = sqe.user_data;
+        let refused = if user_data >= OWN_USER_DATA {
+            Some(PushErrorKind::UserDataReserved(user_data))
+        } else if self.in_flight.contains_key(&user_data) {
+            Some(PushErrorKind::UserDataInUse(user_data))
+        } else {
+            None
+        };
+        if let Some(kind) = refused {
             return Err(PushError { operation, kind });
         }
         // SAFETY: by the contract of `Operation` all memory belongs to the operation, which stays in
@@ -186,22 +165,50 @@ impl<O: Operation> Ring<O> {
         if !unsafe { self.raw().push(&sqe) } {
             return Err(PushError { operation, kind: PushErrorKind::Full });
         }
-        self.in_flight.insert(sqe.user_data, operation);
-        Ok(sqe.user_data)
+        self.pushed += 1;
+        self.in_flight.insert(user_data, operation);
+        Ok(user_data)
     }
 
-    /// Hands all pushed operations to the kernel and returns their number.
+    /// Pushes an entry of the ring's own, which refers to no memory, and returns its `user_data`.
+    pub(crate) fn push_own(&mut self, entry: Sqe) -> Option<u64> {
+        // The kernel ring keeps the last number for itself.
+        let user_data = OWN_USER_DATA | (self.own_entries & 0xffff_ffff);
+        self.own_entries += 1;
+        // SAFETY: it refers to no memory.
+        unsafe { self.raw().push(&Sqe { user_data, ..entry }) }.then_some(user_data)
+    }
+
+    /// Hands all pushed operations to the kernel, by one system call unless it stops at one it refuses
+    /// ([`Shape::submit_all`]), and returns their number. With a polling thread there is a call only to wake
+    /// it.
     pub fn submit(&mut self) -> io::Result<usize> {
         loop {
-            match self.raw().submit() {
+            let raw = self.raw();
+            let left = raw.publish();
+            if left == 0 || (raw.is_polled() && !raw.needs_wakeup()) {
+                break;
+            }
+            match raw.enter(left, 0, None) {
+                Ok(0) => break,
+                Ok(_) if self.raw().is_polled() => break,
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
+                Err(error) => return Err(error),
             }
         }
+        Ok(mem::take(&mut self.pushed))
     }
 
     /// Takes a completion that is already there. Submits nothing.
     pub fn try_next(&mut self) -> Option<Completed<O>> {
+        match self.early.pop_front() {
+            Some(early) => Some(early),
+            None => self.pop(),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Completed<O>> {
         let cqe = self.raw().pop()?;
         let operation = if cqe.has_more() { None } else { self.in_flight.remove(&cqe.user_data) };
         Some(Completed { cqe, operation })
@@ -209,21 +216,44 @@ impl<O: Operation> Ring<O> {
 
     /// Submits what was pushed and returns the next completion, waiting for it until `deadline`.
     pub fn wait(&mut self, deadline: Instant) -> Result<Completed<O>, WaitError> {
+        if let Some(early) = self.early.pop_front() {
+            return Ok(early);
+        }
+        self.wait_in_kernel(deadline, false)
+    }
+
+    /// Waits for the completion of an entry of the ring's own; others are kept.
+    pub(crate) fn wait_own(&mut self, user_data: u64, deadline: Instant) -> Result<Cqe, WaitError> {
+        loop {
+            let completed = self.wait_in_kernel(deadline, true)?;
+            if completed.cqe.user_data == user_data {
+                return Ok(completed.cqe);
+            }
+            if completed.cqe.user_data < OWN_USER_DATA {
+                self.early.push_back(completed);
+            }
+        }
+    }
+
+    fn wait_in_kernel(&mut self, deadline: Instant, own: bool) -> Result<Completed<O>, WaitError> {
         loop {
             if self.raw().unsubmitted() > 0 {
                 self.submit().map_err(WaitError::Enter)?;
             }
-            if let Some(completed) = self.try_next() {
-                return Ok(completed);
+            match self.pop() {
+                // One nobody waits for any more.
+                Some(late) if late.cqe.user_data >= OWN_USER_DATA && !own => continue,
+                Some(completed) => return Ok(completed),
+                None => {}
             }
-            if self.in_flight.is_empty() {
+            if self.in_flight.is_empty() && !own {
                 return Err(WaitError::Idle);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
                 return Err(WaitError::Deadline { in_flight: self.in_flight.len() });
             }
-            match self.raw().submit_and_wait(left) {
+            match self.raw().enter(0, 1, Some(left)) {
                 Ok(_) => {}
                 // The time is over, a signal came, or completions wait for room: look again.
                 Err(error)
@@ -234,6 +264,30 @@ impl<O: Operation> Ring<O> {
                 Err(error) => return Err(WaitError::Enter(error)),
             }
         }
+    }
+
+    /// Gives the ring up, in place of dropping it: if anything is in flight the [`keeper`] has it from now on, and
+    /// frees each operation when its completion has come.
+    pub fn keep(self)
+    where
+        O: 'static,
+    {
+        if self.in_flight() > 0 {
+            keeper::keep(Box::new(self));
+        }
+    }
+}
+
+impl<O: Operation> Keep for Ring<O> {
+    fn reap(&mut self) -> usize {
+        // Completions of a ring that runs them only for its owner need a look into the kernel. An error, such as
+        // that of a thread which is not the owner, leaves everything as it is until the next look.
+        if self.raw().unsubmitted() > 0 {
+            let _later = self.submit();
+        }
+        let _later = self.raw().enter(0, 0, Some(Duration::ZERO));
+        while self.try_next().is_some() {}
+        self.in_flight()
     }
 }
 
@@ -251,5 +305,31 @@ impl<O: Operation> Drop for Ring<O> {
 impl<O: Operation> fmt::Debug for Ring<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ring").field("in_flight", &self.in_flight.len()).finish_non_exhaustive()
+    }
+}
+
+/// One of two kinds of operations, for a ring that takes both.
+#[derive(Debug)]
+pub enum Either<A, B> {
+    /// The one.
+    First(A),
+    /// The other.
+    Second(B),
+}
+
+// SAFETY: both keep the promise, and which of them it is does not change.
+unsafe impl<A: Operation, B: Operation> Operation for Either<A, B> {
+    fn sqe(&mut self) -> Sqe {
+        match self {
+            Either::First(operation) => operation.sqe(),
+            Either::Second(operation) => operation.sqe(),
+        }
+    }
+
+    fn abandon(self) {
+        match self {
+            Either::First(operation) => operation.abandon(),
+            Either::Second(operation) => operation.abandon(),
+        }
     }
 }

@@ -5,11 +5,41 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// `IORING_OP_NOP`.
 pub const OP_NOP: u8 = 0;
+/// `IORING_OP_ASYNC_CANCEL`.
+pub const OP_ASYNC_CANCEL: u8 = 14;
 /// `IORING_OP_READ`.
 pub const OP_READ: u8 = 22;
 /// `IORING_OP_URING_CMD`.
 pub const OP_URING_CMD: u8 = 46;
 
+/// `IORING_OP_NOP128`, an operation of 128 bytes on a mixed ring.
+pub const OP_NOP128: u8 = 63;
+/// `IORING_OP_URING_CMD128`, `URING_CMD` with 128 bytes on a mixed ring.
+pub const OP_URING_CMD128: u8 = 64;
+
+/// `IOSQE_IO_DRAIN`: begins when all before it are complete.
+pub const SQE_IO_DRAIN: u8 = 1 << 1;
+/// `IOSQE_IO_LINK`: the next entry begins when this one is complete, and is cancelled if it fails.
+pub const SQE_IO_LINK: u8 = 1 << 2;
+/// `IOSQE_IO_HARDLINK`: the next entry begins when this one is complete, whatever its result.
+pub const SQE_IO_HARDLINK: u8 = 1 << 3;
+/// `IOSQE_ASYNC`: issued by a worker at once.
+pub const SQE_ASYNC: u8 = 1 << 4;
+/// `IOSQE_BUFFER_SELECT`.
+pub const SQE_BUFFER_SELECT: u8 = 1 << 5;
+/// `IOSQE_CQE_SKIP_SUCCESS`: no completion if it succeeds. A [`crate::Ring`] waits for one for ever, and keeps
+/// the memory.
+pub const SQE_CQE_SKIP_SUCCESS: u8 = 1 << 6;
+
+/// `IORING_URING_CMD_FIXED` in [`Sqe::uring_cmd_flags`]: data lies in the registered buffer [`Sqe::buf_index`].
+pub const CMD_FIXED: u32 = 1 << 0;
+/// `IORING_URING_CMD_MULTISHOT` in [`Sqe::uring_cmd_flags`].
+pub const CMD_MULTISHOT: u32 = 1 << 1;
+
+/// `IORING_CQE_F_SKIP`: fills the end of a mixed completion queue.
+pub(crate) const CQE_F_SKIP: u32 = 1 << 5;
+/// `IORING_CQE_F_32`: this entry of a mixed completion queue has 32 bytes.
+pub const CQE_F_32: u32 = 1 << 15;
 /// `IORING_CQE_F_MORE`: the same submission will post further completions.
 pub const CQE_F_MORE: u32 = 1 << 1;
 
@@ -40,7 +70,8 @@ pub struct Sqe {
     pub len: u32,
     /// `IORING_URING_CMD_*` bits.
     pub uring_cmd_flags: u32,
-    /// Returned in the completion; unique among the operations in flight on one [`crate::Ring`].
+    /// Returned in the completion; unique among the operations in flight on one [`crate::Ring`], and less than
+    /// 2^63: the ring has entries of its own above.
     pub user_data: u64,
     /// Registered buffer, with `IORING_URING_CMD_FIXED`.
     pub buf_index: u16,
@@ -68,6 +99,11 @@ impl Sqe {
         Sqe { opcode: OP_URING_CMD, fd, cmd_op, user_data, cmd, ..Sqe::zeroed() }
     }
 
+    /// Whether it has 128 bytes on a mixed ring.
+    pub fn is_wide(&self) -> bool {
+        matches!(self.opcode, OP_NOP128 | OP_URING_CMD128)
+    }
+
     /// An entry of zeros: a NOP for file descriptor 0.
     pub fn zeroed() -> Self {
         Sqe::new_zeroed()
@@ -83,7 +119,7 @@ pub struct Cqe {
     pub res: i32,
     /// `IORING_CQE_F_*` bits.
     pub flags: u32,
-    /// The second half of a 32-byte entry; `None` on a ring of 16-byte entries.
+    /// The second half of a 32-byte entry; `None` if this entry has 16.
     pub big: Option<[u64; 2]>,
 }
 

@@ -13,9 +13,13 @@ use std::{
 
 use rstest::rstest;
 use uring_cmd::{
-    Buffer, CqeSize, Operation, PushErrorKind, Ring, Shape, Sqe, SqeSize, WaitError,
-    sqe::{OP_NOP, OP_READ},
+    Buffer, Cancel, CqeSize, Feature, Operation, PushErrorKind, Region, Ring, SetupError, Shape,
+    Sqe, SqeSize, WaitError, keeper,
+    sqe::{OP_NOP, OP_NOP128, OP_READ, SQE_IO_HARDLINK, SQE_IO_LINK},
 };
+
+/// `IORING_OP_READ_FIXED`.
+const OP_READ_FIXED: u8 = 4;
 
 /// A READ into a buffer, a command for `/dev/null`, or a NOP.
 #[derive(Debug)]
@@ -26,12 +30,13 @@ struct Op {
     dropped: Arc<AtomicUsize>,
 }
 
-// SAFETY: the only address is that of `buffer`, with its length, and `file` is kept open.
+// SAFETY: the only addresses are that of `buffer`, with its length, and those of registered regions, which the kernel
+// has pinned; `file` is kept open.
 unsafe impl Operation for Op {
     fn sqe(&mut self) -> Sqe {
         let mut sqe = self.sqe;
         sqe.fd = self.file.as_raw_fd();
-        if sqe.opcode == OP_READ {
+        if sqe.opcode == OP_READ && sqe.addr == 0 {
             sqe.addr = self.buffer.address();
             sqe.len = u32::try_from(self.buffer.len()).expect("buffers here are small");
         }
@@ -58,10 +63,10 @@ fn op(opcode: u8, file: &Arc<OwnedFd>, user_data: u64) -> Op {
 fn ring(shape: &Shape) -> Option<Ring<Op>> {
     match Ring::new(shape) {
         Ok(ring) => Some(ring),
-        Err(error) if matches!(error.raw_os_error(), Some(1 | 38)) => {
+        Err(SetupError::Missing { feature, source }) => {
             #[expect(clippy::print_stderr, reason = "a skip names its reason")]
             {
-                eprintln!("skipped: the host refuses io_uring: {error}");
+                eprintln!("skipped: the host has no {feature}: {source}");
             }
             None
         }
@@ -80,8 +85,8 @@ fn soon() -> Instant {
 
 #[rstest]
 fn every_shape_completes_with_its_own_entry_size(
-    #[values(SqeSize::Bytes64, SqeSize::Bytes128)] sqe: SqeSize,
-    #[values(CqeSize::Bytes16, CqeSize::Bytes32)] cqe: CqeSize,
+    #[values(SqeSize::Bytes64, SqeSize::Bytes128, SqeSize::Mixed)] sqe: SqeSize,
+    #[values(CqeSize::Bytes16, CqeSize::Bytes32, CqeSize::Mixed)] cqe: CqeSize,
 ) {
     let Some(mut ring) = ring(&Shape { sqe, cqe, ..Shape::big(4) }) else { return };
     let mut command = op(OP_NOP, &null(), 7);
@@ -140,4 +145,146 @@ fn a_user_data_in_flight_and_a_full_queue_are_refused_with_the_operation() {
     assert_eq!(full.operation.sqe.user_data, 6);
     ring.wait(soon()).expect("a NOP completes");
     ring.push(op(OP_NOP, &null(), 5)).expect("5 is free again");
+}
+
+/// Links: a failed one cancels the next (ECANCELED, -125), a hard link does not.
+#[rstest]
+#[case::link(SQE_IO_LINK, -125)]
+#[case::hard_link(SQE_IO_HARDLINK, 0)]
+fn a_link_is_cut_by_a_failure_and_a_hard_link_is_not(#[case] flags: u8, #[case] second: i32) {
+    let Some(mut ring) = ring(&Shape::big(4)) else { return };
+    let mut failing = op(OP_READ_FIXED, &null(), 1);
+    failing.sqe.flags = flags;
+    ring.push(failing).expect("room");
+    ring.push(op(OP_NOP, &null(), 2)).expect("room");
+    assert_eq!(ring.submit().expect("submitted"), 2);
+    let results = [(); 2].map(|()| ring.wait(soon()).expect("completed").cqe);
+    assert!(results[0].res < 0, "nothing is registered: {results:?}");
+    assert_eq!((results[1].user_data, results[1].res), (2, second));
+}
+
+#[test]
+fn many_batches_go_round_the_queue() {
+    let Some(mut ring) = ring(&Shape::big(4)) else { return };
+    for round in 0..10 {
+        for entry in 0..3 {
+            ring.push(op(OP_NOP, &null(), 10 * round + entry)).expect("room");
+        }
+        assert_eq!(ring.submit().expect("submitted"), 3);
+        for entry in 0..3 {
+            assert_eq!(ring.wait(soon()).expect("completed").cqe.user_data, 10 * round + entry);
+        }
+    }
+}
+
+/// On a mixed queue a wide entry never straddles the end: what fills it is the ring's own and never seen.
+#[test]
+fn wide_and_narrow_entries_share_a_mixed_queue() {
+    let Some(mut ring) = ring(&Shape::mixed(4)) else { return };
+    for user_data in 0..100 {
+        let opcode = if user_data % 3 == 0 { OP_NOP } else { OP_NOP128 };
+        ring.push(op(opcode, &null(), user_data)).expect("room");
+        assert_eq!(ring.submit().expect("submitted"), 1);
+        let done = ring.wait(soon()).expect("completed").cqe;
+        assert_eq!((done.user_data, done.res, done.big), (user_data, 0, None));
+    }
+    assert!(matches!(ring.wait(soon()), Err(WaitError::Idle)));
+}
+
+#[test]
+fn a_polling_thread_takes_what_is_submitted() {
+    let shape = Shape { sqpoll_idle_ms: Some(1), ..Shape::big(4) };
+    let Some(mut ring) = ring(&shape) else { return };
+    for user_data in 0..20 {
+        ring.push(op(OP_NOP, &null(), user_data)).expect("room");
+        assert_eq!(ring.submit().expect("submitted"), 1);
+        assert_eq!(ring.wait(soon()).expect("completed").cqe.user_data, user_data);
+    }
+}
+
+#[test]
+fn a_shape_the_kernel_lacks_or_refuses_says_why() {
+    let Some(_) = ring(&Shape::big(1)) else { return };
+    for feature in [Feature::SqeMixed, Feature::CqeMixed] {
+        let shape = match feature {
+            Feature::SqeMixed => Shape { sqe: SqeSize::Mixed, ..Shape::big(2) },
+            _ => Shape { cqe: CqeSize::Mixed, ..Shape::big(2) },
+        };
+        match Ring::<Op>::new(&shape) {
+            Ok(_) => assert!(feature.is_supported()),
+            Err(SetupError::Missing { feature: missing, .. }) => assert_eq!(missing, feature),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // io_uring.c:io_uring_sanitise_params: deferred task work needs a single issuer.
+    let refused = Ring::<Op>::new(&Shape { defer_taskrun: true, ..Shape::big(1) });
+    let error = refused.expect_err("a combination no kernel takes");
+    assert_eq!(error.io_error().raw_os_error(), Some(22));
+    assert!(matches!(error, SetupError::Refused(_)), "{error}");
+}
+
+#[test]
+fn registered_buffers_are_read_into_by_index() {
+    let Some(mut ring) = ring(&Shape::big(4)) else { return };
+    let region = Region::zeroed(4096).expect("a page of memory");
+    ring.register_buffers(&[None, Some(region.clone())]).expect("registered");
+    let zero = File::open("/proc/version").expect("the kernel says its version");
+    let zero: Arc<OwnedFd> = Arc::new(zero.into());
+    let read = |user_data, buf_index| {
+        let mut read = op(OP_READ_FIXED, &zero, user_data);
+        read.sqe = Sqe { addr: region.address() + 100, len: 5, buf_index, ..read.sqe };
+        read
+    };
+    ring.push(read(1, 1)).expect("room");
+    assert_eq!(ring.wait(soon()).expect("completed").cqe.res, 5);
+    assert_eq!(region.read(99, 7), *b"\0Linux\0");
+    for (user_data, index) in [(2, 0), (3, 2)] {
+        ring.push(read(user_data, index)).expect("room");
+        assert_eq!(ring.wait(soon()).expect("completed").cqe.res, -14, "EFAULT at {index}");
+    }
+    ring.update_buffer(1, None).expect("emptied");
+    ring.push(read(4, 1)).expect("room");
+    assert_eq!(ring.wait(soon()).expect("completed").cqe.res, -14);
+    ring.update_buffer(2, None).expect_err("there is no such slot");
+    ring.unregister_buffers().expect("unregistered");
+}
+
+/// Cancelling asks; what can be stopped completes with ECANCELED, and what is not there is not found.
+#[test]
+fn cancel_stops_what_waits_and_says_what_it_found() {
+    let Some(mut ring) = ring(&Shape::big(4)) else { return };
+    let (read_end, _write_end) = rustix::pipe::pipe().expect("a pipe");
+    ring.push(op(OP_NOP, &null(), 1)).expect("room");
+    ring.push(op(OP_READ, &Arc::new(read_end), 2)).expect("room");
+    assert_eq!(ring.cancel(3, soon()).expect("answered"), Cancel::NotFound);
+    assert_eq!(ring.cancel(2, soon()).expect("answered"), Cancel::Cancelled);
+    let mut results = [(); 2].map(|()| ring.wait(soon()).expect("completed").cqe);
+    results.sort_by_key(|cqe| cqe.user_data);
+    assert_eq!([results[0].res, results[1].res], [0, -125]);
+}
+
+/// Nothing is freed while the kernel may write to it, and everything when it no longer does.
+#[test]
+fn a_kept_ring_frees_its_operations_when_they_complete() {
+    let Some(mut ring) = ring(&Shape::big(4)) else { return };
+    let (read_end, write_end) = rustix::pipe::pipe().expect("a pipe");
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let mut held = op(OP_READ, &Arc::new(read_end), 1);
+    held.dropped = dropped.clone();
+    ring.push(held).expect("room");
+    ring.submit().expect("submitted");
+    ring.keep();
+    assert_eq!((keeper::reap(), dropped.load(Ordering::Relaxed)), (1, 0));
+    File::from(write_end).write_all(b"end").expect("the pipe has a reader");
+    while keeper::reap() > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(dropped.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn the_rings_own_user_data_are_refused() {
+    let Some(mut ring) = ring(&Shape::big(1)) else { return };
+    let refused = ring.push(op(OP_NOP, &null(), 1 << 63)).expect_err("the ring's own");
+    assert_eq!(refused.kind, PushErrorKind::UserDataReserved(1 << 63));
 }

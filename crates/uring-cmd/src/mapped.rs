@@ -1,0 +1,305 @@
+//! The ring the kernel shares: its two mappings, its indices, its system calls. No notion of ownership.
+//!
+//! Layout and protocol are those of `include/uapi/linux/io_uring.h` (`struct io_uring_params`) and
+//! `io_uring/io_uring.c`: the submission queue is an array of entries behind a table of indices, which here
+//! is the identity; each side stores its own index with release and loads the other's with acquire.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use rustix::{
+    ffi::c_void,
+    io_uring::{
+        IORING_OFF_SQ_RING, IORING_OFF_SQES, IoringEnterFlags, IoringFeatureFlags,
+        IoringRegisterOp, IoringSetupFlags, io_uring_enter, io_uring_enter_arg,
+        io_uring_getevents_arg, io_uring_params, io_uring_ptr, io_uring_register, io_uring_setup,
+    },
+    mm::{MapFlags, ProtFlags, mmap, munmap},
+};
+
+use zerocopy::FromZeros;
+
+use crate::{
+    feature::{PROBE_OPS, Probe},
+    shape::{CqeSize, Shape, SqeSize},
+    sqe::{CQE_F_32, CQE_F_SKIP, Cqe, OP_NOP, SQE_IO_HARDLINK, SQE_IO_LINK, Sqe},
+};
+
+/// `IORING_SQ_NEED_WAKEUP` in the flags of the submission queue: the polling thread sleeps.
+const SQ_NEED_WAKEUP: u32 = 1 << 0;
+
+/// `user_data` of entries that only fill the end of a mixed submission queue.
+const PADDING: u64 = u64::MAX;
+
+/// Pages the kernel shares with us.
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(fd: &OwnedFd, offset: u64, len: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice harms nobody.
+        let start = unsafe {
+            mmap(
+                ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::POPULATE,
+                fd,
+                offset,
+            )?
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Mapping { start, len })
+    }
+
+    /// Address of `len` bytes at `offset`.
+    ///
+    /// # Panics
+    /// If they are not inside: the kernel's own numbers are wrong.
+    fn at(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "outside the ring");
+        // SAFETY: the bytes are inside the mapping.
+        unsafe { self.start.as_ptr().add(offset) }
+    }
+
+    fn word(&self, offset: u32) -> &AtomicU32 {
+        let at = self.at(index(offset), 4).cast::<u32>();
+        // SAFETY: inside the mapping, which lives as long as `self`; the kernel aligns its words and
+        // accesses them atomically.
+        unsafe { AtomicU32::from_ptr(at) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and with `self` the last reference to it ends.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        unmapped.expect("a ring's own mapping can be unmapped");
+    }
+}
+
+fn index(number: u32) -> usize {
+    usize::try_from(number).expect("an address has 64 bits")
+}
+
+/// A ring of any shape.
+pub(crate) struct KernelRing {
+    fd: OwnedFd,
+    params: io_uring_params,
+    rings: Mapping,
+    entries: Mapping,
+    sqe: SqeSize,
+    cqe: CqeSize,
+    /// Where the next entry goes; the kernel sees it when it is published.
+    tail: u32,
+    /// Link flags of the entry before.
+    linked: u8,
+}
+
+// SAFETY: the mappings belong to the ring as an allocation to a `Vec`; nothing is tied to a thread. What the
+// kernel ties to one (SINGLE_ISSUER) it answers with an error.
+unsafe impl Send for KernelRing {}
+
+/// Asks the kernel for a ring; its errno if it refuses.
+fn set_up(shape: &Shape) -> io::Result<(OwnedFd, io_uring_params)> {
+    let mut params = io_uring_params::default();
+    params.flags = IoringSetupFlags::from_bits_retain(shape.flags());
+    params.sq_thread_idle = shape.sqpoll_idle_ms.unwrap_or(0);
+    // SAFETY: no flag asks the kernel to use memory of ours for the ring (NO_MMAP).
+    let fd = unsafe { io_uring_setup(shape.entries, &mut params)? };
+    Ok((fd, params))
+}
+
+impl KernelRing {
+    /// Sets up a ring; the kernel's errno if it refuses.
+    pub(crate) fn new(shape: &Shape) -> io::Result<Self> {
+        let (fd, params) = set_up(shape)?;
+        // Linux 5.4 and 5.11, long before the first driver of ours.
+        let needed = IoringFeatureFlags::SINGLE_MMAP | IoringFeatureFlags::EXT_ARG;
+        if !params.features.contains(needed) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let cqe_len = if shape.cqe == CqeSize::Bytes32 { 32 } else { 16 };
+        let sqe_len = if shape.sqe == SqeSize::Bytes128 { 128 } else { 64 };
+        let array_end = index(params.sq_off.array) + 4 * index(params.sq_entries);
+        let cqes_end = index(params.cq_off.cqes) + cqe_len * index(params.cq_entries);
+        let rings = Mapping::new(&fd, IORING_OFF_SQ_RING, array_end.max(cqes_end))?;
+        let entries = Mapping::new(&fd, IORING_OFF_SQES, sqe_len * index(params.sq_entries))?;
+        for slot in 0..params.sq_entries {
+            rings.word(params.sq_off.array + 4 * slot).store(slot, Ordering::Relaxed);
+        }
+        let (sqe, cqe) = (shape.sqe, shape.cqe);
+        Ok(KernelRing { fd, params, rings, entries, sqe, cqe, tail: 0, linked: 0 })
+    }
+
+    fn head(&self) -> u32 {
+        self.rings.word(self.params.sq_off.head).load(Ordering::Acquire)
+    }
+
+    /// Slots that are pushed and not yet taken by the kernel.
+    fn taken_by_us(&self) -> u32 {
+        self.tail.wrapping_sub(self.head())
+    }
+
+    /// Copies an entry into the submission queue, where the kernel does not look before [`Self::publish`];
+    /// `false` if there is no room.
+    ///
+    /// # Safety
+    /// The memory the entry refers to stays valid, and out of reach, until its last completion.
+    pub(crate) unsafe fn push(&mut self, sqe: &Sqe) -> bool {
+        let mask = self.params.sq_entries - 1;
+        let slots = if self.sqe == SqeSize::Mixed && sqe.is_wide() { 2 } else { 1 };
+        // Both halves of an entry lie side by side (io_uring.c:io_init_req): the last slot cannot begin one.
+        let padding = u32::from(slots == 2 && self.tail & mask == mask);
+        if self.params.sq_entries - self.taken_by_us() < slots + padding {
+            return false;
+        }
+        if padding == 1 {
+            let nop =
+                Sqe { opcode: OP_NOP, flags: self.linked, user_data: PADDING, ..Sqe::zeroed() };
+            self.write(&nop, 64);
+            self.tail = self.tail.wrapping_add(1);
+        }
+        let len = if self.sqe == SqeSize::Bytes128 || slots == 2 { 128 } else { 64 };
+        self.write(sqe, len);
+        self.tail = self.tail.wrapping_add(slots);
+        self.linked = sqe.flags & (SQE_IO_LINK | SQE_IO_HARDLINK);
+        true
+    }
+
+    /// Copies the first `len` bytes of an entry to the tail.
+    fn write(&mut self, sqe: &Sqe, len: usize) {
+        let slot_len = if self.sqe == SqeSize::Bytes128 { 128 } else { 64 };
+        let slot = index(self.tail & (self.params.sq_entries - 1));
+        let at = self.entries.at(slot * slot_len, len);
+        // SAFETY: `at` has room for `len` bytes, at most the 128 of an entry, and the kernel reads no slot
+        // between its head and the tail it has been told.
+        unsafe { ptr::copy_nonoverlapping(ptr::from_ref(sqe).cast(), at, len) };
+    }
+
+    /// Shows the kernel what was pushed, and says how many slots it has not taken yet.
+    pub(crate) fn publish(&mut self) -> u32 {
+        self.rings.word(self.params.sq_off.tail).store(self.tail, Ordering::Release);
+        self.taken_by_us()
+    }
+
+    /// Slots pushed which the kernel has not taken.
+    pub(crate) fn unsubmitted(&self) -> u32 {
+        self.taken_by_us()
+    }
+
+    /// Takes the next completion, if there is one.
+    pub(crate) fn pop(&mut self) -> Option<Cqe> {
+        loop {
+            let head = self.rings.word(self.params.cq_off.head).load(Ordering::Relaxed);
+            let tail = self.rings.word(self.params.cq_off.tail).load(Ordering::Acquire);
+            if head == tail {
+                return None;
+            }
+            let slot = index(head & (self.params.cq_entries - 1));
+            let slot_len = if self.cqe == CqeSize::Bytes32 { 32 } else { 16 };
+            let offset = index(self.params.cq_off.cqes) + slot * slot_len;
+            let [user_data, words] = self.cqe_words(offset);
+            let (res, flags) = halves(words);
+            // A mixed ring says of each entry how large it is (io_uring.h:io_get_cqe_overflow).
+            let is_wide = self.cqe == CqeSize::Mixed && flags & CQE_F_32 != 0;
+            let big =
+                (self.cqe == CqeSize::Bytes32 || is_wide).then(|| self.cqe_words(offset + 16));
+            let next = head.wrapping_add(1 + u32::from(is_wide));
+            self.rings.word(self.params.cq_off.head).store(next, Ordering::Release);
+            let fills_the_end = self.cqe == CqeSize::Mixed && flags & CQE_F_SKIP != 0;
+            if !fills_the_end && user_data != PADDING {
+                return Some(Cqe { user_data, res, flags, big });
+            }
+        }
+    }
+
+    fn cqe_words(&self, offset: usize) -> [u64; 2] {
+        let at = self.rings.at(offset, 16).cast::<[u64; 2]>();
+        // SAFETY: 16 bytes inside the mapping, of which any are a value; the kernel writes no slot between
+        // our head and its tail.
+        unsafe { at.read_volatile() }
+    }
+
+    /// `io_uring_enter`: hands over `to_submit` slots, and waits for `min_complete` completions if there is
+    /// a `timeout`. Returns how many slots were taken.
+    pub(crate) fn enter(
+        &self,
+        to_submit: u32,
+        min_complete: u32,
+        timeout: Option<Duration>,
+    ) -> io::Result<u32> {
+        let mut flags = IoringEnterFlags::empty();
+        if self.sq_flags() & SQ_NEED_WAKEUP != 0 {
+            flags |= IoringEnterFlags::SQ_WAKEUP;
+        }
+        let Some(timeout) = timeout else {
+            // SAFETY: no argument; whoever pushed has promised for the memory behind the entries.
+            return Ok(unsafe { io_uring_enter(&self.fd, to_submit, min_complete, flags)? });
+        };
+        flags |= IoringEnterFlags::GETEVENTS | IoringEnterFlags::EXT_ARG;
+        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+        // `struct __kernel_timespec`.
+        let mut time = [seconds, i64::from(timeout.subsec_nanos())];
+        let arg = io_uring_getevents_arg {
+            ts: io_uring_ptr::new(ptr::from_mut(&mut time).cast()),
+            ..io_uring_getevents_arg::default()
+        };
+        // SAFETY: the argument and the time it points to live until the call returns; for the entries as
+        // above.
+        let taken =
+            unsafe { io_uring_enter_arg(&self.fd, to_submit, min_complete, flags, Some(&arg))? };
+        Ok(taken)
+    }
+
+    /// Whether a thread of the kernel takes entries from the queue.
+    pub(crate) fn is_polled(&self) -> bool {
+        self.params.flags.contains(IoringSetupFlags::SQPOLL)
+    }
+
+    /// Whether that thread has to be woken.
+    pub(crate) fn needs_wakeup(&self) -> bool {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        self.sq_flags() & SQ_NEED_WAKEUP != 0
+    }
+
+    fn sq_flags(&self) -> u32 {
+        self.rings.word(self.params.sq_off.flags).load(Ordering::Relaxed)
+    }
+
+    /// `io_uring_register` with an array of `count` things.
+    ///
+    /// # Safety
+    /// `arg` is what the operation takes, and lives until the call returns.
+    pub(crate) unsafe fn register<T>(
+        &self,
+        op: IoringRegisterOp,
+        arg: *const T,
+        count: u32,
+    ) -> io::Result<u32> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { io_uring_register(self.fd.as_fd(), op, arg.cast::<c_void>(), count)? })
+    }
+
+    /// What operations the kernel has.
+    pub(crate) fn probe(&self) -> io::Result<Probe> {
+        let mut probe = Probe::new_zeroed();
+        let op = IoringRegisterOp::RegisterProbe;
+        // SAFETY: the operation fills a `struct io_uring_probe` with at most so many operations, which this has.
+        unsafe { self.register(op, &raw mut probe, PROBE_OPS)? };
+        Ok(probe)
+    }
+}
+
+/// `res` and `flags` of a completion.
+fn halves(words: u64) -> (i32, u32) {
+    let [a, b, c, d, e, f, g, h] = words.to_ne_bytes();
+    (i32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
+}

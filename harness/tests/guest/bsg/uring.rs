@@ -1,22 +1,13 @@
 //! uring_cmd: the completion bit by bit, and what is refused with which errno.
 
-use bsg::{
-    Access, BsgUring, Buffer, CqeSize, Errno, Pointer, Request, Shape, SqeSize, UringCompletion,
-    UringFrame,
-};
+use bsg::{Access, BsgUring, Buffer, CqeSize, Errno, Pointer, Request, Shape, SqeSize, UringFrame};
 use harness::{Lun, ScsiDevice, declare};
 use rstest::rstest;
 
 use super::{
     cdb::{self, Size},
-    ways::{URING_CMD, Unit, soon, uring_cmd},
+    ways::{URING_CMD, Unit, complete, uring_cmd},
 };
-
-#[track_caller]
-fn complete(bsg: &mut BsgUring, frame: impl Into<UringFrame>) -> UringCompletion {
-    let token = bsg.submit(frame.into()).expect("submitted");
-    bsg.wait_for(token, soon()).expect("completed")
-}
 
 /// Result and both extra words, and nothing in the flags.
 #[track_caller]

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bsg::{Access, BsgIoctl, BsgUring, Completion, Passthrough, Request, SgIoctl};
+use bsg::{
+    Access, BsgIoctl, BsgUring, Completion, Passthrough, Request, SgIoctl, UringCompletion,
+    UringFrame,
+};
 use harness::{Feature, Lun, Needs, ScsiDevice, bench, scsi_debug};
 
 /// What a test needs that goes through uring_cmd alone: bsg nodes have taken it since Linux 7.1.
@@ -96,6 +99,13 @@ fn opened<T>(path: &Path, result: Result<T, bsg::Error>) -> T {
 #[track_caller]
 pub(crate) fn execute(way: &mut dyn Passthrough, request: Request) -> Completion {
     way.execute(request).unwrap_or_else(|error| panic!("the kernel refused the command: {error}"))
+}
+
+/// Sends one command over a ring and waits for it, whatever the kernel makes of it.
+#[track_caller]
+pub(crate) fn complete(bsg: &mut BsgUring, frame: impl Into<UringFrame>) -> UringCompletion {
+    let token = bsg.submit(frame.into()).expect("submitted");
+    bsg.wait_for(token, soon()).expect("completed")
 }
 
 /// The bytes of the data buffer that were transferred.

@@ -119,10 +119,10 @@ impl BsgUring {
         self.ring.as_ref().map_or(0, Ring::in_flight)
     }
 
-    /// Asks the kernel to cancel a command. One that still waits for its turn (behind a link, in the queue of the
-    /// workers) is [`Cancel::Cancelled`] and completes with ECANCELED; one that the device has, or a worker waits to
-    /// send, goes on and completes as if nothing had been asked ([`Cancel::NotFound`], [`Cancel::Running`]). Either
-    /// way its completion comes by [`BsgUring::wait`].
+    /// Asks the kernel to cancel a command. Only one that waits in the queue of io_uring's workers can be: it is
+    /// [`Cancel::Cancelled`] and completes with ECANCELED. One that the device has, or that waits behind a link
+    /// ([`Cancel::NotFound`]), or for which a worker waits to get a tag ([`Cancel::Running`]), goes on as if nothing
+    /// had been asked. Either way its completion comes by [`BsgUring::wait`].
     pub fn cancel(&mut self, token: u64, deadline: Instant) -> Result<Cancel, CancelError> {
         self.ring().cancel(token, deadline)
     }

@@ -3,7 +3,8 @@
 //!
 //! A frame owns the memory of its command as [`Pointer`](uring_cmd::Pointer)s. They are written over
 //! the address fields of the structure right before the kernel sees it, so no other address gets
-//! there. A length that lies runs into the guard page behind a buffer.
+//! there. A length that lies runs into the guard page behind a buffer. Which structure a file takes was looked at when
+//! it was opened ([`crate::node`]).
 
 use std::os::fd::BorrowedFd;
 

@@ -179,6 +179,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// What was opened does not take the structures of this client, and its addresses would mean something else there.
+    #[error("{} is not {expected}", path.display())]
+    WrongNode {
+        /// What was opened.
+        path: PathBuf,
+        /// What was needed.
+        expected: &'static str,
+    },
     /// The kernel refused the command, or lost it after execution (EFAULT on writing sense data).
     #[error("{call} failed: {errno}")]
     Refused {
@@ -248,7 +256,8 @@ impl Error {
             Error::Open { source, .. } | Error::Register(source) | Error::Submit(source) => {
                 Errno::from_io_error(source)
             }
-            Error::Push(_)
+            Error::WrongNode { .. }
+            | Error::Push(_)
             | Error::Wait(_)
             | Error::SmallCompletion
             | Error::Stray(_)

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    fs::File,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,7 +9,7 @@ use std::{
 
 use uring_cmd::{Cancel, CancelError, Region, Ring, Shape, SqeSize, sqe::OP_URING_CMD128};
 
-use crate::{Access, Completion, Error, Passthrough, Request, UringCompletion, UringFrame};
+use crate::{Access, Completion, Error, Node, Passthrough, Request, UringCompletion, UringFrame};
 
 /// A bsg node and a ring of its own.
 ///
@@ -22,7 +21,7 @@ use crate::{Access, Completion, Error, Passthrough, Request, UringCompletion, Ur
 pub struct BsgUring {
     /// `None` only while it is being dropped.
     ring: Option<Ring<UringFrame>>,
-    node: Arc<File>,
+    node: Node,
     /// Whether large submissions have an operation of their own.
     is_mixed: bool,
     next_token: u64,
@@ -51,7 +50,7 @@ impl BsgUring {
         access: Access,
         shape: &Shape,
     ) -> Result<Self, Error> {
-        let node = Arc::new(crate::open(path.as_ref(), access)?);
+        let node = Node::open(path, access)?;
         let ring = Ring::new(shape).map_err(Error::Setup)?;
         Ok(BsgUring {
             ring: Some(ring),
@@ -96,7 +95,7 @@ impl BsgUring {
         if frame.sqe.opcode == 0 && self.is_mixed {
             frame.sqe.opcode = OP_URING_CMD128;
         }
-        let frame = frame.aim(self.node.clone(), self.next_token);
+        let frame = frame.aim(&self.node, self.next_token);
         let token = self.ring().push(frame).map_err(|refused| refused.kind)?;
         self.next_token += 1;
         Ok(token)

@@ -1,6 +1,6 @@
 //! A command on a ring: what goes to the kernel, and what comes back.
 
-use std::{fs::File, os::fd::AsRawFd, sync::Arc};
+use std::os::fd::AsRawFd;
 
 use rustix::io::Errno;
 use uring_cmd::{
@@ -10,7 +10,7 @@ use uring_cmd::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    Completion, Error, Raw, Request,
+    Completion, Error, Node, Raw, Request,
     request::{Call, Placed, cdb_memory, data_bytes, len_u32, sense_memory, sense_written},
     uapi::{BsgUringCmd, Res2},
 };
@@ -33,7 +33,7 @@ pub struct UringFrame {
     /// What `din_xferp` points to.
     pub din: Pointer,
     /// Keeps the node open until the kernel has seen the entry.
-    node: Option<Arc<File>>,
+    node: Option<Node>,
 }
 
 impl From<Request> for UringFrame {
@@ -85,8 +85,8 @@ impl UringFrame {
     /// Aims the command at a node, for a ring other than [`crate::BsgUring`]'s, to which this is an
     /// [`uring_cmd::Operation`] beside others.
     #[must_use]
-    pub fn aim(mut self, node: Arc<File>, user_data: u64) -> Self {
-        self.node = Some(node);
+    pub fn aim(mut self, node: &Node, user_data: u64) -> Self {
+        self.node = Some(node.clone());
         self.sqe.user_data = user_data;
         self
     }
@@ -111,7 +111,7 @@ impl UringFrame {
         if dout_is_fixed || din_is_fixed {
             self.sqe.uring_cmd_flags |= CMD_FIXED;
         }
-        let fd = self.node.as_ref().map_or(-1, |node| node.as_raw_fd());
+        let fd = self.node.as_ref().map_or(-1, |node| node.file().as_raw_fd());
         let command =
             Sqe::uring_cmd(fd, self.sqe.cmd_op, self.command.as_bytes(), self.sqe.user_data);
         Sqe { opcode, fd, cmd: command.cmd, ..self.sqe }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use uring_cmd::Pointer;
 
 use crate::{
-    Access, Completion, Error, Passthrough, Raw, Request, ioctl,
+    Access, Completion, Error, Passthrough, Raw, Request, ioctl, node,
     request::{Call, Placed, cdb_memory, data_bytes, sense_memory, sense_written},
     uapi::{DXFER_FROM_DEV, DXFER_NONE, DXFER_TO_DEV, SgIoHdr},
 };
@@ -83,9 +83,9 @@ pub struct SgIoctl {
 }
 
 impl SgIoctl {
-    /// Opens a node, for example `/dev/sg0`.
+    /// Opens a node, for example `/dev/sg0`, or a SCSI block device. [`Error::WrongNode`] if it is something else.
     pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Self, Error> {
-        Ok(SgIoctl { file: crate::open(path.as_ref(), access)? })
+        Ok(SgIoctl { file: node::open_sg(path.as_ref(), access)? })
     }
 
     /// Hands a frame to the kernel. Blocks until the command is done.

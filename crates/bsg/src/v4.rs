@@ -1,12 +1,12 @@
 //! `SG_IO` v4 on a bsg node.
 
-use std::{fs::File, os::fd::AsFd, path::Path};
+use std::{os::fd::AsFd, path::Path};
 
 use rustix::io::Errno;
 use uring_cmd::Pointer;
 
 use crate::{
-    Access, Completion, Error, Passthrough, Raw, Request, ioctl,
+    Access, Completion, Error, Node, Passthrough, Raw, Request, ioctl,
     request::{Call, Placed, cdb_memory, data_bytes, len_u32, sense_memory, sense_written},
     uapi::SgIoV4,
 };
@@ -77,19 +77,19 @@ impl V4Frame {
 /// A bsg node and its `SG_IO`.
 #[derive(Debug)]
 pub struct BsgIoctl {
-    file: File,
+    node: Node,
 }
 
 impl BsgIoctl {
     /// Opens a node, for example `/dev/bsg/0:0:0:0`.
     pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Self, Error> {
-        Ok(BsgIoctl { file: crate::open(path.as_ref(), access)? })
+        Ok(BsgIoctl { node: Node::open(path, access)? })
     }
 
     /// Hands a frame to the kernel. Blocks, uninterruptibly, until the command is done. On an error
     /// the kernel has written nothing into the structure.
     pub fn sg_io(&self, frame: &mut V4Frame) -> Result<(), Errno> {
-        ioctl::sg_io_v4(self.file.as_fd(), frame)
+        ioctl::sg_io_v4(self.node.file().as_fd(), frame)
     }
 }
 

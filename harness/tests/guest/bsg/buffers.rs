@@ -189,6 +189,29 @@ fn registered_scattered_pages_are_sent_up_to_126() {
     }
 }
 
+/// A part of a region carries data over every way; that it is registered with a ring means nothing to the others.
+#[rstest]
+fn parts_of_a_region_carry_data_over_every_way(
+    #[values(Way::SgIoV4, Way::UringCmd, Way::SgV3)] way: Way,
+) {
+    declare!(Contract);
+    let lun = Lun::fresh();
+    let registered =
+        |request: Request| if way == Way::UringCmd { request } else { request.fixed(0) };
+    let mut opened = way.open(lun.device());
+    let region = Region::zeroed(0x3000).expect("three pages");
+    let data = cdb::pattern(7, 4, 8);
+    region.write(0xf00, &data);
+    let write = transfer(0x2a, Data::SliceOut(region.slice(0xf00..0x1700)), 4);
+    assert_good(&execute(&mut *opened, registered(write)));
+    let read = transfer(0x28, Data::SliceIn(region.slice(0x2001..0x2801)), 4);
+    let done = execute(&mut *opened, registered(read));
+    assert_good(&done);
+    assert!(done.data.is_empty(), "the data is in the region");
+    assert_eq!(region.read(0x2000, 0x802), [&[0], &data[..], &[0]].concat());
+    assert_eq!(lun.journal().entries.len(), 2);
+}
+
 /// Reserves huge pages while it lives.
 struct HugePages;
 

@@ -3,8 +3,8 @@
 use std::thread;
 
 use bsg::{
-    Access, BsgUring, Completion, CqeSize, Errno, Error, Passthrough, Request, Shape, SqeSize,
-    UringFrame,
+    Access, BsgUring, Completion, CqeSize, Errno, Error, Feature, Passthrough, Request, Shape,
+    SqeSize, UringFrame,
     sqe::{OP_URING_CMD, OP_URING_CMD128},
 };
 use harness::{Lun, assert::assert_good, declare, privilege};
@@ -32,6 +32,15 @@ fn assert_it_works(bsg: &mut BsgUring) {
     assert_eq!(read.data, data);
     let failed = run(Request::new(&[0xff, 0, 0, 0, 0, 0]));
     assert_eq!((failed.device_status, failed.sense.len()), (2, 18), "{failed:?}");
+}
+
+/// include/uapi/linux/io_uring.h: a kernel whose bsg takes commands from rings (7.1) has every kind of ring. Asked, it
+/// says so (`IORING_REGISTER_PROBE`, and rings of each kind).
+#[rstest]
+fn kernel_with_uring_cmd_on_bsg_has_every_kind_of_ring() {
+    declare!(Contract, URING_CMD);
+    let missing: Vec<_> = Feature::ALL.into_iter().filter(|kind| !kind.is_supported()).collect();
+    assert_eq!(missing, []);
 }
 
 /// block/bsg.c:bsg_check_uring_features looks at the sizes of the entries and at nothing else of a ring

@@ -141,7 +141,7 @@ pub enum Link {
 /// A command that has come back.
 #[derive(Debug)]
 pub struct UringCompletion {
-    /// What [`BsgUring::submit`] returned.
+    /// What [`crate::BsgUring::submit`] returned.
     pub token: u64,
     /// `cqe.res`: 0 if the command was executed, else a negated errno.
     pub res: i32,

@@ -1,10 +1,10 @@
 //! Memory that is taken away while the device has the command: what was pinned is used unseen, what was bounced is
 //! copied to whatever is there then.
 
-use std::{borrow::Cow, ops::Range, sync::Arc, thread};
+use std::{ops::Range, sync::Arc, thread};
 
 use bsg::{Data, Region, Request};
-use harness::{Feature, HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare};
+use harness::{HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare};
 use rstest::rstest;
 
 use super::{
@@ -13,11 +13,7 @@ use super::{
     ways::{Way, execute},
 };
 
-const HOLDS: Needs = Needs {
-    host: ScsiHost::Own(HostShape::DEFAULT),
-    features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]),
-    ..Needs::DEFAULT
-};
+const HOLDS: Needs = Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };
 
 /// Where the data lies in a page: a multiple of 4 is mapped, anything else bounced
 /// (block/blk-map.c:blk_rq_map_user_iov).

@@ -23,20 +23,21 @@ pub(crate) const COMMANDS: u32 = 1000;
 /// Has the device execute INQUIRY commands, and returns how many it answered with GOOD.
 pub(crate) fn run(node: &Path) -> Result<u32, Box<dyn Error>> {
     let mut ring = BsgUring::with_shape(node, Access::ReadOnly, &Shape::big(DEPTH))?;
-    let inquiry = || UringFrame::from(Request::new(&[0x12, 0, 0, 0, 36, 0]).data_in(36));
     for _ in 0..DEPTH {
-        ring.push(inquiry())?;
+        let inquiry = Request::new(&[0x12, 0, 0, 0, 36, 0]).data_in(36);
+        ring.push(UringFrame::from(inquiry))?;
     }
     // One system call for all of them.
     ring.flush()?;
     let mut pushed = DEPTH;
     let mut good = 0;
     while ring.in_flight() > 0 {
-        let done = ring.wait(Instant::now() + Duration::from_secs(60))?.completion()?;
-        good += u32::from((done.device_status, done.host_status) == (0, 0));
+        let done = ring.wait(Instant::now() + Duration::from_secs(60))?;
+        let completion = done.completion()?;
+        good += u32::from((completion.device_status, completion.host_status) == (0, 0));
         if pushed < COMMANDS {
-            // Handed over by the next wait.
-            ring.push(inquiry())?;
+            // The same command again, in the same memory; handed over by the next wait.
+            ring.push(done.frame)?;
             pushed += 1;
         }
     }

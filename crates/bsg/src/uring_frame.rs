@@ -151,7 +151,7 @@ pub struct UringCompletion {
     pub res2: Option<u64>,
     /// `cqe.big_cqe[1]`; `None` if the completion has 16 bytes.
     pub extra2: Option<u64>,
-    /// The command and its memory.
+    /// The command and its memory, which can be submitted again as they are.
     pub frame: UringFrame,
 }
 

@@ -1,6 +1,10 @@
 //! Memory for data: where it starts, what it is made of, how much of it there may be.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
 
 use bsg::{Access, Buffer, Data, Errno, Region, Request, UringFrame, V4Frame};
 use harness::{Lun, ScsiDevice, assert::assert_good, declare};
@@ -212,25 +216,32 @@ fn parts_of_a_region_carry_data_over_every_way(
     assert_eq!(lun.journal().entries.len(), 2);
 }
 
-/// Reserves huge pages while it lives.
-struct HugePages;
-
-const NR_HUGEPAGES: &str = "/proc/sys/vm/nr_hugepages";
+/// Reserves huge pages while it lives. The number is the whole machine's, so tests take turns.
+struct HugePages(File);
 
 impl HugePages {
     #[track_caller]
     fn reserve(count: usize) -> Self {
-        fs::write(NR_HUGEPAGES, count.to_string()).expect("the kernel has huge pages");
-        let reserved = HugePages;
+        const NR_HUGEPAGES: &str = "/proc/sys/vm/nr_hugepages";
+        let file =
+            File::options().write(true).open(NR_HUGEPAGES).expect("the kernel has huge pages");
+        file.lock().expect("the file can be locked");
+        let reserved = HugePages(file);
+        reserved.set(count);
         let got = fs::read_to_string(NR_HUGEPAGES).expect("a number");
         assert_eq!(got.trim(), count.to_string(), "memory is too fragmented for huge pages");
         reserved
+    }
+
+    fn set(&self, count: usize) {
+        let written = self.0.write_all_at(count.to_string().as_bytes(), 0);
+        written.expect("the number can be set");
     }
 }
 
 impl Drop for HugePages {
     fn drop(&mut self) {
-        fs::write(NR_HUGEPAGES, "0").expect("huge pages can be given back");
+        self.set(0);
     }
 }
 
@@ -271,4 +282,43 @@ fn huge_pages_hold_7_mib_and_more_than_126_segments_are_einval() {
         assert_eq!(lun.journal().entries.len(), seen, "the device saw something");
     }
     drop(region);
+}
+
+/// io_uring/rsrc.c:io_sqe_buffer_register keeps a huge page as one piece, and io_import_fixed finds the place in it: any
+/// part is good, across pieces too.
+#[rstest]
+fn any_part_of_registered_huge_pages_is_good() {
+    declare!(Contract, super::ways::URING_CMD);
+    const HUGE: usize = 2 << 20;
+    let lun = Lun::fresh();
+    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    let _reserved = HugePages::reserve(3);
+    let region = Region::huge(3 * HUGE).expect("three huge pages");
+    bsg.register_buffers(&[Some(region.clone())]).expect("registered");
+    let places =
+        [0, 4096, HUGE - 512, HUGE - 256, HUGE, HUGE + 0x1_000c, 2 * HUGE - 1, 3 * HUGE - 512];
+    for (mark, at) in (1..).zip(places) {
+        let data = cdb::pattern(0, 1, mark);
+        region.write(at, &data);
+        let slice = || region.slice(at..at + 512);
+        let write = transfer(0x2a, Data::SliceOut(slice()), 1).fixed(0);
+        assert_good(&execute(&mut bsg, write));
+        assert_eq!(block::read(&mut bsg, Size::Ten, 0, 1), data, "from {at:#x}");
+        region.write(at, &[0; 512]);
+        let read = transfer(0x28, Data::SliceIn(slice()), 1).fixed(0);
+        assert_good(&execute(&mut bsg, read));
+        assert_eq!(slice().read(), data, "to {at:#x}");
+    }
+    // All of the second piece, and some of its neighbours.
+    let slice = region.slice(HUGE - 4096..2 * HUGE + 4096);
+    let blocks = u16::try_from(slice.len() / 512).expect("16 bits");
+    let numbers: Vec<u8> = (0..slice.len() / 4)
+        .flat_map(|at| u32::try_from(at).expect("small").to_be_bytes())
+        .collect();
+    region.write(HUGE - 4096, &numbers);
+    let write = transfer(0x2a, Data::SliceOut(slice.clone()), blocks).fixed(0);
+    assert_good(&execute(&mut bsg, write));
+    region.fill(0);
+    assert_good(&execute(&mut bsg, transfer(0x28, Data::SliceIn(slice.clone()), blocks).fixed(0)));
+    assert!(slice.read() == numbers, "other data comes back");
 }

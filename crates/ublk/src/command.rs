@@ -6,7 +6,7 @@ use std::{fs::File, mem, os::fd::AsRawFd, sync::Arc};
 use uring_cmd::{Operation, Pointer, Sqe};
 use zerocopy::IntoBytes;
 
-use crate::uapi::{CtrlCmd, IoCmd};
+use crate::uapi::{CtrlCmd, IoCmd, io};
 
 /// The payload of a command.
 #[derive(Clone, Copy, Debug)]
@@ -50,4 +50,56 @@ unsafe impl Operation for Command {
         let Command { memory, .. } = self;
         mem::forget(memory);
     }
+}
+
+/// A queue command of a device with zero copy (`UBLK_F_SUPPORT_ZERO_COPY`), which refers to no memory, for a ring with
+/// other operations beside it: the data of a request is registered with that ring, and they use it there.
+#[derive(Debug)]
+pub struct QueueCommand {
+    device: Arc<File>,
+    cmd_op: u32,
+    command: IoCmd,
+    user_data: u64,
+}
+
+impl QueueCommand {
+    /// `UBLK_U_IO_FETCH_REQ` of the first queue's first tag.
+    pub fn fetch(device: Arc<File>, user_data: u64) -> Self {
+        let command = IoCmd { q_id: 0, tag: 0, result: -1, addr: 0 };
+        QueueCommand { device, cmd_op: io::FETCH_REQ, command, user_data }
+    }
+
+    /// `UBLK_U_IO_COMMIT_AND_FETCH_REQ` after it.
+    #[must_use]
+    pub fn commit_and_fetch(self, result: i32) -> Self {
+        let command = IoCmd { result, addr: 0, ..self.command };
+        QueueCommand { cmd_op: io::COMMIT_AND_FETCH_REQ, command, ..self }
+    }
+
+    /// `UBLK_U_IO_REGISTER_IO_BUF` after it: the data of the request becomes buffer `index` of the ring this is pushed
+    /// to, whose slot must be empty.
+    #[must_use]
+    pub fn register_buffer(self, index: u16) -> Self {
+        let command = IoCmd { addr: index.into(), ..self.command };
+        QueueCommand { cmd_op: io::REGISTER_IO_BUF, command, ..self }
+    }
+
+    /// `UBLK_U_IO_UNREGISTER_IO_BUF` after it: the slot is empty again.
+    #[must_use]
+    pub fn unregister_buffer(self, index: u16) -> Self {
+        let command = IoCmd { addr: index.into(), ..self.command };
+        QueueCommand { cmd_op: io::UNREGISTER_IO_BUF, command, ..self }
+    }
+}
+
+// SAFETY: there is no address in the entry: 0, or the index of a slot, at which no process has memory. `device` keeps
+// the descriptor open.
+unsafe impl Operation for QueueCommand {
+    fn sqe(&mut self) -> Sqe {
+        let payload = self.command.as_bytes();
+        Sqe::uring_cmd(self.device.as_raw_fd(), self.cmd_op, payload, self.user_data)
+    }
+
+    /// Lets go of everything: there is no memory.
+    fn abandon(self) {}
 }

@@ -18,6 +18,7 @@ pub mod server;
 pub mod target;
 pub mod uapi;
 
+pub use command::QueueCommand;
 pub use control::{Control, Error, Reply};
 pub use queue::QueueError;
 pub use rustix::io::Errno;

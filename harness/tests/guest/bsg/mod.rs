@@ -13,6 +13,7 @@ mod flight;
 mod inquiry;
 mod journal;
 mod life;
+mod kernel_buffers;
 mod links;
 mod model;
 mod parameters;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bench::exit;
-use clap::{Subcommand, ValueEnum};
+use clap::ValueEnum;
 use host::{cache::Cache, progress::Progress};
 use target_bench::{Cpus, Peer, Request, Wait, peer};
 
@@ -27,22 +27,10 @@ latencies and IOPS move much. By default the driver polls: a guest's interrupt w
 whatever the machine makes of it, on both sides; --wait interrupt has it measured.
 Figures are no verdict. Exit codes: 0 measured, 10 something could not be measured, 130 interrupted.";
 
-/// Benchmarks.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    Target(Box<TargetArgs>),
-}
-
 /// Measures sensecheck-target, beside vhost-device-scsi, over their vhost-user sockets.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-struct TargetArgs {
+pub(crate) struct Args {
     /// Measure what has this in its name, such as tur-qd32, read-4k-qd32/ram, /file, idle, start
     /// [default: everything]. May be given several times.
     #[arg(long, value_name = "FILTER")]
@@ -92,7 +80,6 @@ enum WaitArg {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let What::Target(args) = &args.what;
     let progress = Progress::auto();
     let ours = match &args.target {
         Some(path) => named(path, "--target")?,

@@ -1,6 +1,8 @@
 //! `cargo xtask`: the command line of the bench. Each task has a file; what they do lives in `bench`.
 
+mod bench_passthrough;
 mod bench_target;
+mod benchmarks;
 mod ci;
 mod command;
 mod coverage;
@@ -39,7 +41,7 @@ enum Task {
     SelfTest(self_test::Args),
     Fuzz(fuzz::Args),
     Mutants(mutants::Args),
-    Bench(bench_target::Args),
+    Bench(benchmarks::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
             Task::SelfTest(args) => self_test::run(&args),
             Task::Fuzz(args) => fuzz::run(&args),
             Task::Mutants(args) => mutants::run(&args),
-            Task::Bench(args) => bench_target::run(&args),
+            Task::Bench(args) => benchmarks::run(&args),
         });
     match code {
         Ok(code) => ExitCode::from(code),

@@ -17,8 +17,9 @@ use crate::{
 };
 use kernel::Kernel;
 
-/// Tests below this module are planted defects for the bench's test of itself.
-const PLANTED: &str = "planted::";
+/// Tests below these modules are no tests of a kernel: planted defects for the bench's test of itself, and
+/// measurements.
+const APART: [&str; 2] = ["planted::", "measured::"];
 
 /// libtest's name of the test that writes the declarations.
 const MANIFEST: &str = "manifest";
@@ -103,16 +104,16 @@ impl Catalog {
     }
 
     /// The tests whose name contains one of the filters (or is one, if `exact`), or all without a
-    /// filter. Planted defects are chosen only by a filter that begins like their module.
+    /// filter. What stands apart is chosen only by a filter that begins like its module.
     pub fn select(&self, filters: &[String], exact: bool) -> Vec<Test> {
         let wanted = |test: &&Test| {
-            let planted = test.name.starts_with(PLANTED);
+            let apart = APART.iter().find(|module| test.name.starts_with(**module));
             let named = |filter: &String| {
                 let matches =
                     if exact { test.name == *filter } else { test.name.contains(filter.as_str()) };
-                matches && (!planted || filter.starts_with(PLANTED))
+                matches && apart.is_none_or(|module| filter.starts_with(module))
             };
-            (filters.is_empty() && !planted) || filters.iter().any(named)
+            (filters.is_empty() && apart.is_none()) || filters.iter().any(named)
         };
         self.tests.iter().filter(wanted).cloned().collect()
     }

@@ -5,10 +5,12 @@
 //!
 //! * [`needs`] is what a test asks for: its class, its virtual machine, its SCSI host.
 //! * [`message`] is the conversation on the virtio-serial port.
+//! * [`figure`] is what a test has measured.
 //! * [`frame`] puts messages on a byte stream.
 
 #![forbid(unsafe_code)]
 
+pub mod figure;
 pub mod frame;
 pub mod message;
 pub mod needs;

@@ -25,6 +25,7 @@ mod ring;
 mod rounds;
 mod session;
 pub mod statistics;
+pub mod table;
 mod workload;
 
 pub use cpus::Cpus;

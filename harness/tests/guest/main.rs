@@ -4,6 +4,7 @@
 
 mod bsg;
 mod laws;
+mod measured;
 mod needs;
 mod planted;
 mod programs;

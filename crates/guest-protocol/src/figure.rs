@@ -1,0 +1,58 @@
+//! A figure that a test in the guest has measured, as a line of its output.
+
+use serde::{Deserialize, Serialize};
+
+/// What stands before it. libtest may have begun the line.
+const MARK: &str = "figure: ";
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Figure {
+    /// What was done.
+    pub what: String,
+    /// In which of several ways.
+    pub way: String,
+    /// How long it took, in microseconds for each.
+    pub micros: f64,
+}
+
+impl Figure {
+    /// The line.
+    ///
+    /// # Panics
+    /// Never: names and a number can be said in JSON.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{MARK}{}", serde_json::to_string(self).expect("names and a number"))
+    }
+
+    /// The figures among the lines of an output.
+    ///
+    /// # Errors
+    /// A line that is marked as one and is none.
+    pub fn all(output: &str) -> Result<Vec<Figure>, serde_json::Error> {
+        output
+            .lines()
+            .filter_map(|line| line.split_once(MARK))
+            .map(|(_, json)| serde_json::from_str(json))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_between_other_lines() {
+        let figure = |micros| Figure { what: "INQUIRY".into(), way: "bsg v4".into(), micros };
+        let output = format!(
+            "running 1 test\ntest a ... {}\nfigures\n{}\nok\n",
+            figure(1.5).line(),
+            figure(2.0).line()
+        );
+        assert_eq!(Figure::all(&output).expect("sound"), [figure(1.5), figure(2.0)]);
+        assert!(Figure::all("figure: {}").is_err());
+    }
+}

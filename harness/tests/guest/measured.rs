@@ -125,6 +125,7 @@ fn assert_good(done: &UringCompletion) {
 
 /// One round: every way once, beginning with another one each time.
 #[test]
+#[expect(clippy::print_stdout, reason = "the figures are the output")]
 fn passthrough() {
     declare!(Accident, URING_CMD);
     let lun = &Lun::fresh();

@@ -93,9 +93,9 @@ senses! {
     SAVING_PARAMETERS_NOT_SUPPORTED                 IllegalRequest  0x39 0x00 "SAVING PARAMETERS NOT SUPPORTED";
     MEDIUM_NOT_PRESENT                              NotReady        0x3a 0x00 "MEDIUM NOT PRESENT";
     MICROCODE_HAS_BEEN_CHANGED                      UnitAttention   0x3f 0x01 "MICROCODE HAS BEEN CHANGED";
-    ECHO_BUFFER_OVERWRITTEN                         AbortedCommand  0x3f 0x0f "ECHO BUFFER OVERWRITTEN";
     INQUIRY_DATA_HAS_CHANGED                        UnitAttention   0x3f 0x03 "INQUIRY DATA HAS CHANGED";
     REPORTED_LUNS_DATA_HAS_CHANGED                  UnitAttention   0x3f 0x0e "REPORTED LUNS DATA HAS CHANGED";
+    ECHO_BUFFER_OVERWRITTEN                         AbortedCommand  0x3f 0x0f "ECHO BUFFER OVERWRITTEN";
     INTERNAL_TARGET_FAILURE                         HardwareError   0x44 0x00 "INTERNAL TARGET FAILURE";
     INVALID_MESSAGE_ERROR                           IllegalRequest  0x49 0x00 "INVALID MESSAGE ERROR";
     DATA_PHASE_ERROR                                AbortedCommand  0x4b 0x00 "DATA PHASE ERROR";

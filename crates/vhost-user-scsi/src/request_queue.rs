@@ -41,6 +41,10 @@ const _: () = assert!(size_of::<CmdResp>() == RESPONSE_LEN as usize);
 pub(crate) fn serve(target: &Target, nexus: NexusId, queue: usize, ring: &Ring) {
     let mut batch = Batch::new(target, ring);
     ring.drain(|ring| {
+        if target.is_changing() {
+            // Whoever waits for what runs shall not meet what has ended.
+            batch.give_back();
+        }
         match fetch(target, nexus, queue, ring, &mut batch)? {
             Fetched::Nothing => {
                 batch.give_back();

@@ -6,7 +6,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -124,10 +124,28 @@ pub struct Target {
     /// Whether faults may do what no device may do.
     hostile: bool,
     journal_len: usize,
+    /// How many changes wait for a unit.
+    changes: AtomicUsize,
     /// The session of each port.
     connections: Vec<Mutex<Option<Connection>>>,
     timers: Timers,
     statistics: Counters,
+}
+
+/// A change that waits for its turn, until dropped.
+struct Changing<'a>(&'a AtomicUsize);
+
+impl<'a> Changing<'a> {
+    fn begin(changes: &'a AtomicUsize) -> Self {
+        changes.fetch_add(1, Ordering::Relaxed);
+        Changing(changes)
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -166,6 +184,7 @@ impl Target {
             wait_limit,
             hostile,
             journal_len,
+            changes: AtomicUsize::new(0),
             connections: (0..ports).map(|_| Mutex::default()).collect(),
             timers: Timers::default(),
             statistics: Counters::default(),
@@ -476,6 +495,7 @@ impl Target {
         change: impl FnOnce(&Arc<Unit>) -> Result<(), ConfigError>,
     ) -> Result<(), ChangeError> {
         let unit = self.unit(address).ok_or(ConfigError::NoSuchUnit(address))?;
+        let _changing = Changing::begin(&self.changes);
         let deadline = std::time::Instant::now() + self.wait_limit;
         loop {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
@@ -496,6 +516,11 @@ impl Target {
             }
             return Ok(change(&unit)?);
         }
+    }
+
+    /// Whether somebody waits for a unit on which nothing runs.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.changes.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn count_command(&self) {

@@ -229,10 +229,9 @@ impl Ring {
                 Ok(true) => served = true,
                 Ok(false) => {
                     // Falling asleep and being woken takes longer than a driver that is quick.
-                    if served && self.more_comes_soon() {
+                    if std::mem::take(&mut served) && self.more_comes_soon() {
                         continue;
                     }
-                    served = false;
                     if !self.rest() {
                         return;
                     }
@@ -255,7 +254,8 @@ impl Ring {
         (0..LOOKS_MAX).any(|_| {
             std::hint::spin_loop();
             let state = self.state();
-            state.run.as_ref().is_some_and(|run| run.split.has_more(&run.memory))
+            let pops = state.enabled && !state.stopping;
+            pops && state.run.as_ref().is_some_and(|run| run.split.has_more(&run.memory))
         })
     }
 
@@ -311,6 +311,8 @@ impl Ring {
             if state.is_current(ticket.head, ticket.generation) {
                 state.put(ticket.head, len);
                 unused.extend(state.forget(parts));
+            } else {
+                unused.push(parts);
             }
         }
         state.publish();

@@ -101,6 +101,25 @@ fn ring_index(memory: &Memory) -> u16 {
     memory.word16(place, 0).load(std::sync::atomic::Ordering::SeqCst)
 }
 
+/// A ring that is disabled with chains in it is left alone until it is enabled, and kicked.
+#[test]
+fn ring_that_is_disabled_while_it_is_drained_is_left() {
+    let memory = memory();
+    let place = memory.at_guest(0x2000, 8).expect("inside the memory");
+    memory.bytes(place, 0, 8).write_slice(&[0, 0, 2, 0, 0, 0, 0, 0], 0).expect("inside the memory");
+    let ring = ring(&memory);
+    let mut looks = 0;
+    ring.drain(|ring| {
+        looks += 1;
+        assert!(looks < 10, "it looks again and again");
+        let Some(chain) = ring.pop()? else { return Ok(false) };
+        chain.complete(108);
+        ring.set_enabled(false);
+        Ok(true)
+    });
+    assert_eq!(ring.fetched_and_used(), (1, 1));
+}
+
 #[test]
 fn chains_of_a_ring_that_was_stopped_are_not_given_back_with_others() {
     let memory = memory();

@@ -6,15 +6,15 @@
 //! there. A length that lies runs into the guard page behind a buffer. Which structure a file takes was looked at when
 //! it was opened ([`crate::node`]).
 
-use std::os::fd::BorrowedFd;
+use std::{ffi::c_void, os::fd::BorrowedFd, ptr};
 
 use rustix::{
     io::Errno,
-    ioctl::{Setter, Updater, ioctl},
+    ioctl::{Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl},
 };
-use uring_cmd::{Operation, Sqe};
+use uring_cmd::{Operation, Pointer, Sqe};
 
-use crate::{UringFrame, V3Frame, V4Frame, uapi};
+use crate::{NodeIoctl, UringFrame, V3Frame, V4Frame, uapi};
 
 /// `ioctl(SG_IO)` with the v4 structure. Blocks, uninterruptibly, until the command is done.
 pub(crate) fn sg_io_v4(fd: BorrowedFd<'_>, frame: &mut V4Frame) -> Result<(), Errno> {
@@ -40,6 +40,55 @@ pub(crate) fn sg_io_v3(fd: BorrowedFd<'_>, frame: &mut V3Frame) -> Result<(), Er
 pub(crate) fn sg_scsi_reset(fd: BorrowedFd<'_>, what: i32) -> Result<(), Errno> {
     // SAFETY: the call takes the address of an int, which it reads (scsi_error.c:scsi_ioctl_reset).
     unsafe { ioctl(fd, Setter::<{ uapi::SG_SCSI_RESET }, i32>::new(what)) }
+}
+
+/// A call of a bsg node with the address of an int.
+struct NodeCall {
+    opcode: Opcode,
+    address: u64,
+}
+
+// SAFETY: each opcode of `NodeIoctl` takes the address of an int, or looks at none (block/bsg.c:bsg_ioctl), and
+// `node_ioctl` sees to it that there is room for one. What the call returns is a number.
+unsafe impl Ioctl for NodeCall {
+    type Output = i32;
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        self.opcode
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        let address = usize::try_from(self.address).expect("an address of this process, or none");
+        ptr::with_exposed_provenance_mut(address)
+    }
+
+    unsafe fn output_from_ptr(output: IoctlOutput, _: *mut c_void) -> Result<i32, Errno> {
+        Ok(output)
+    }
+}
+
+/// One of the calls of a bsg node that move no command.
+///
+/// # Panics
+/// If the pointer is one into memory with less room than an int takes.
+pub(crate) fn node_ioctl(
+    fd: BorrowedFd<'_>,
+    call: NodeIoctl,
+    argument: &mut Pointer,
+) -> Result<i32, Errno> {
+    match argument {
+        Pointer::Null | Pointer::Unmapped | Pointer::Kernel => {}
+        ref pointer => assert!(
+            pointer.buffer().is_some_and(|buffer| buffer.len() >= size_of::<i32>()),
+            "room for an int"
+        ),
+    }
+    let opcode = call as Opcode;
+    // SAFETY: see `NodeCall`; the address is that of the pointer, which lives until the call returns, or one
+    // where this process has no memory.
+    unsafe { ioctl(fd, NodeCall { opcode, address: argument.address() }) }
 }
 
 // SAFETY: the entry is a `URING_CMD` on the bsg node the frame keeps open (`entry` takes no other operation). Its

@@ -93,6 +93,49 @@ impl BsgIoctl {
     }
 }
 
+/// The calls of a bsg node that move no command (block/bsg.c:bsg_ioctl), and some it does not know. Each takes the
+/// address of an `int`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum NodeIoctl {
+    /// `SCSI_IOCTL_SEND_COMMAND`, of which only the refusal is left.
+    SendCommand = 0x1,
+    /// `SG_SET_TIMEOUT`: for commands that name none, in `USER_HZ`.
+    SetTimeout = 0x2201,
+    /// `SG_GET_TIMEOUT`: what the call returns.
+    GetTimeout = 0x2202,
+    /// `SG_EMULATED_HOST`
+    EmulatedHost = 0x2203,
+    /// `SG_GET_COMMAND_Q`
+    GetCommandQ = 0x2270,
+    /// `SG_SET_COMMAND_Q`
+    SetCommandQ = 0x2271,
+    /// `SG_GET_RESERVED_SIZE`
+    GetReservedSize = 0x2272,
+    /// `SG_SET_RESERVED_SIZE`
+    SetReservedSize = 0x2275,
+    /// `SG_GET_SCSI_ID`, of sg nodes.
+    GetScsiId = 0x2276,
+    /// `SG_GET_VERSION_NUM`
+    GetVersionNum = 0x2282,
+    /// `SG_SCSI_RESET`, of sg nodes.
+    ScsiReset = 0x2284,
+    /// `SCSI_IOCTL_GET_IDLUN`
+    GetIdlun = 0x5382,
+    /// `SCSI_IOCTL_GET_BUS_NUMBER`
+    GetBusNumber = 0x5386,
+}
+
+impl BsgIoctl {
+    /// Calls the node with the address of an `int`, and returns what the call does.
+    ///
+    /// # Panics
+    /// If `argument` points to memory with less room than an `int` takes.
+    pub fn call(&self, call: NodeIoctl, argument: &mut Pointer) -> Result<i32, Errno> {
+        ioctl::node_ioctl(self.node.file().as_fd(), call, argument)
+    }
+}
+
 impl Passthrough for BsgIoctl {
     fn execute(&mut self, request: Request) -> Result<Completion, Error> {
         let mut frame = V4Frame::from(request);

@@ -16,6 +16,7 @@ mod kernel_buffers;
 mod life;
 mod links;
 mod model;
+mod node;
 mod parameters;
 mod residual;
 mod residual_table;

@@ -1,0 +1,222 @@
+//! A bsg node beside its commands: the calls it knows, and its number. Opcodes and values are those of
+//! include/scsi/sg.h, include/scsi/scsi_ioctl.h and include/uapi/linux/bsg.h; what becomes of them is block/bsg.c.
+
+use std::{fs, path::Path};
+
+use bsg::{Access, BsgIoctl, Buffer, Errno, NodeIoctl, Pointer, Request};
+use harness::{HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, sysfs};
+use rstest::rstest;
+
+use super::ways::{Unit, sg_io_v4};
+
+/// What is behind the int, and stays there.
+const CANARY: u8 = 0xa5;
+
+/// Memory with this int and canaries behind it.
+fn int(value: i32) -> Pointer {
+    let mut buffer = Buffer::zeroed(16).expect("a page of memory");
+    buffer.fill(CANARY);
+    buffer[..4].copy_from_slice(&value.to_ne_bytes());
+    buffer.into()
+}
+
+/// The int in it.
+#[track_caller]
+fn value(pointer: &Pointer) -> i32 {
+    let buffer = pointer.buffer().expect("memory");
+    assert_eq!(buffer[4..], [CANARY; 12], "what is behind the int");
+    i32::from_ne_bytes(buffer[..4].try_into().expect("four bytes"))
+}
+
+/// What a call that fills in an int says.
+#[track_caller]
+fn get(bsg: &BsgIoctl, call: NodeIoctl) -> i32 {
+    let mut pointer = int(-77);
+    assert_eq!(bsg.call(call, &mut pointer), Ok(0), "{call:?}");
+    value(&pointer)
+}
+
+fn set(bsg: &BsgIoctl, call: NodeIoctl, value: i32) -> Result<i32, Errno> {
+    bsg.call(call, &mut int(value))
+}
+
+/// What is set belongs to the node, and would stay for the next test that is given the unit.
+struct Restored<'a>(&'a BsgIoctl);
+
+impl Drop for Restored<'_> {
+    fn drop(&mut self) {
+        let usual = [
+            (NodeIoctl::SetCommandQ, 64),
+            (NodeIoctl::SetTimeout, 0),
+            (NodeIoctl::SetReservedSize, i32::MAX),
+        ];
+        for (call, value) in usual {
+            assert_eq!(set(self.0, call, value), Ok(0), "{call:?}");
+        }
+    }
+}
+
+/// block/bsg.c:bsg_ioctl: version 3.5.27 of sg's interface, an emulated host, and no address on a bus.
+#[rstest]
+#[case::version(NodeIoctl::GetVersionNum, 30527)]
+#[case::emulated(NodeIoctl::EmulatedHost, 1)]
+#[case::idlun(NodeIoctl::GetIdlun, 0)]
+#[case::bus(NodeIoctl::GetBusNumber, 0)]
+#[case::queue(NodeIoctl::GetCommandQ, 64)]
+fn node_says_of_itself(
+    #[case] call: NodeIoctl,
+    #[case] expected: i32,
+    #[values(Access::ReadOnly, Access::ReadWrite)] access: Access,
+) {
+    declare!(Quirk);
+    let bsg = sg_io_v4(&Unit::Ours.device(), access);
+    assert_eq!(get(&bsg, call), expected);
+}
+
+/// Each of them with an address where there is nothing: EFAULT, whether it is read or written.
+#[rstest]
+fn bad_address_is_efault(
+    #[values(
+        NodeIoctl::SetTimeout,
+        NodeIoctl::EmulatedHost,
+        NodeIoctl::GetCommandQ,
+        NodeIoctl::SetCommandQ,
+        NodeIoctl::GetReservedSize,
+        NodeIoctl::SetReservedSize,
+        NodeIoctl::GetVersionNum,
+        NodeIoctl::GetIdlun,
+        NodeIoctl::GetBusNumber
+    )]
+    call: NodeIoctl,
+) {
+    declare!(Contract);
+    let bsg = sg_io_v4(&Unit::Ours.device(), Access::ReadWrite);
+    for mut pointer in [Pointer::Null, Pointer::Unmapped, Pointer::Kernel] {
+        assert_eq!(bsg.call(call, &mut pointer), Err(Errno::FAULT), "{pointer:?}");
+    }
+}
+
+/// ENOTTY for what a node does not know, sg's own calls among it; EINVAL for the one that is gone. None looks at
+/// its argument.
+#[rstest]
+#[case::scsi_id(NodeIoctl::GetScsiId, Errno::NOTTY)]
+#[case::reset(NodeIoctl::ScsiReset, Errno::NOTTY)]
+#[case::send_command(NodeIoctl::SendCommand, Errno::INVAL)]
+fn call_that_is_not_served_is_refused(#[case] call: NodeIoctl, #[case] errno: Errno) {
+    declare!(Contract);
+    let lun = Lun::fresh();
+    let bsg = sg_io_v4(lun.device(), Access::ReadWrite);
+    let seen = lun.journal();
+    assert_eq!(bsg.call(call, &mut int(0)), Err(errno));
+    assert_eq!(bsg.call(call, &mut Pointer::Null), Err(errno));
+    assert_eq!(lun.journal(), seen, "the device saw something");
+}
+
+/// block/bsg.c:bsg_set_command_q: any number from 1 on, which is of the node, not of the descriptor.
+#[rstest]
+fn command_queue_is_a_number_from_1_on() {
+    declare!(Quirk);
+    let device = Unit::Ours.device();
+    let (one, other) = (sg_io_v4(&device, Access::ReadWrite), sg_io_v4(&device, Access::ReadOnly));
+    let _restored = Restored(&one);
+    for refused in [0, -1, i32::MIN] {
+        assert_eq!(set(&one, NodeIoctl::SetCommandQ, refused), Err(Errno::INVAL), "{refused}");
+        assert_eq!(get(&one, NodeIoctl::GetCommandQ), 64);
+    }
+    for taken in [1, 2, 65, i32::MAX] {
+        assert_eq!(set(&one, NodeIoctl::SetCommandQ, taken), Ok(0), "{taken}");
+        assert_eq!(get(&other, NodeIoctl::GetCommandQ), taken);
+    }
+}
+
+/// block/bsg.c:bsg_ioctl: in hundredths of a second (`USER_HZ`), of the node, and what the call returns.
+#[rstest]
+fn timeout_comes_back_as_it_was_set() {
+    declare!(Contract);
+    let device = Unit::Ours.device();
+    let (one, other) = (sg_io_v4(&device, Access::ReadWrite), sg_io_v4(&device, Access::ReadOnly));
+    let _restored = Restored(&one);
+    assert_eq!(one.call(NodeIoctl::GetTimeout, &mut Pointer::Null), Ok(0), "none is set");
+    for hundredths in [100, 4000, 6000] {
+        assert_eq!(set(&one, NodeIoctl::SetTimeout, hundredths), Ok(0));
+        assert_eq!(other.call(NodeIoctl::GetTimeout, &mut Pointer::Null), Ok(hundredths));
+    }
+}
+
+/// The longest transfer of a disk, as its queue says it (block/blk-sysfs.c: queue/max_sectors_kb).
+fn longest_kib(device: &ScsiDevice) -> std::path::PathBuf {
+    let disk = sysfs::entry_with_prefix(&device.dir().join("block"), "sd");
+    Path::new("/sys/block").join(disk).join("queue/max_sectors_kb")
+}
+
+/// block/bsg.c:bsg_ioctl: the reserved size is what was asked for, at most the longest transfer of the time it was
+/// set and of the time it is asked for.
+#[rstest]
+fn reserved_size_is_no_more_than_a_transfer() {
+    declare!(Quirk);
+    let lun = Lun::disk_unit();
+    let limit = longest_kib(lun.device());
+    let bsg = sg_io_v4(lun.device(), Access::ReadWrite);
+    let _restored = Restored(&bsg);
+    let said = || get(&bsg, NodeIoctl::GetReservedSize);
+    let usual: i32 = sysfs::attribute(&limit).expect("a limit").parse().expect("a number");
+    assert_eq!(said(), usual * 1024);
+    for refused in [-1, i32::MIN] {
+        assert_eq!(set(&bsg, NodeIoctl::SetReservedSize, refused), Err(Errno::INVAL), "{refused}");
+    }
+    assert_eq!(said(), usual * 1024, "as it was");
+    for taken in [0, 1, 4096] {
+        assert_eq!(set(&bsg, NodeIoctl::SetReservedSize, taken), Ok(0));
+        assert_eq!(said(), taken);
+    }
+    let limit_to = |kib: i32| fs::write(&limit, kib.to_string()).expect("a limit that is possible");
+    limit_to(64);
+    assert_eq!(set(&bsg, NodeIoctl::SetReservedSize, i32::MAX), Ok(0));
+    assert_eq!(said(), 64 << 10);
+    limit_to(usual);
+    assert_eq!(said(), 64 << 10, "the limit was another when it was set");
+    assert_eq!(set(&bsg, NodeIoctl::SetReservedSize, i32::MAX), Ok(0));
+    limit_to(64);
+    assert_eq!(said(), 64 << 10, "the limit is another now");
+    limit_to(usual);
+}
+
+/// block/bsg.c:bsg_sg_io looks at no iovec count: what has one is executed as one buffer.
+#[rstest]
+#[case::din(1, 0)]
+#[case::dout(0, 1)]
+fn iovec_count_of_sg_io_is_not_looked_at(#[case] din: u32, #[case] dout: u32) {
+    declare!(Accident);
+    let bsg = sg_io_v4(&Unit::Ours.device(), Access::ReadWrite);
+    let mut frame = bsg::V4Frame::from(Request::new(&[0x12, 0, 0, 0, 36, 0]).data_in(36));
+    (frame.header.din_iovec_count, frame.header.dout_iovec_count) = (din, dout);
+    bsg.sg_io(&mut frame).expect("executed");
+    assert_eq!((frame.header.info, frame.header.din_resid), (0, 0));
+}
+
+/// The number of a node, as sysfs has it.
+fn minor(device: &ScsiDevice) -> u32 {
+    let number = sysfs::attribute(&Path::new("/sys/class/bsg").join(&device.hctl).join("dev"));
+    let number = number.expect("a node has a number");
+    number.split_once(':').expect("major:minor").1.parse().expect("a number")
+}
+
+/// block/bsg.c:bsg_device_release gives the minor number back, and bsg_register_queue takes the smallest that is
+/// free: a unit that goes and comes has no more numbers than it needs.
+#[rstest]
+fn minor_of_a_node_that_is_gone_is_taken_again() {
+    declare!(Accident, Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT });
+    let lun = Lun::fresh();
+    let device = lun.device();
+    let before = minor(device);
+    for _ in 0..5 {
+        // Nobody has it open.
+        fs::write(device.dir().join("delete"), "1").expect("it can be deleted");
+        sysfs::vanish(&device.bsg());
+        let (host, rest) = device.hctl.split_once(':').expect("host:channel:target:lun");
+        let scan = format!("/sys/class/scsi_host/host{host}/scan");
+        fs::write(scan, rest.replace(':', " ")).expect("it can be scanned");
+        sysfs::appear(&device.bsg());
+    }
+    assert_eq!(minor(device), before);
+}

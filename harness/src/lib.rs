@@ -17,6 +17,7 @@ pub mod lun;
 pub mod modules;
 pub mod privilege;
 pub mod program;
+pub mod property;
 pub mod scsi_debug;
 pub mod sysfs;
 pub mod ublk_device;

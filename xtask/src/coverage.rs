@@ -58,6 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         fail_fast: false,
         shuffle: false,
         seed: vm_test::seed_from_clock(),
+        cases: vm_test::CASES,
         repro: String::new(),
         append: String::new(),
         cpus: 1,

@@ -79,6 +79,10 @@ pub(crate) struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
+    /// Cases that each property is tried on.
+    #[arg(long, value_name = "N", default_value_t = vm_test::CASES, value_parser = clap::value_parser!(u32).range(1..))]
+    cases: u32,
+
     /// Words appended to the kernel command line.
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     append: String,
@@ -149,6 +153,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         fail_fast: args.fail_fast,
         shuffle: args.shuffle,
         seed: args.seed.unwrap_or_else(vm_test::seed_from_clock),
+        cases: args.cases,
         repro: repro(args),
         append: args.append.clone(),
         cpus: args.smp,
@@ -195,6 +200,7 @@ fn repro(args: &Args) -> String {
     let accel =
         args.accel.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     add("accel", accel, matches!(args.accel, AccelArg::Auto));
+    add("cases", args.cases.to_string(), args.cases == vm_test::CASES);
     add("smp", args.smp.to_string(), args.smp == 1);
     add("mem", args.mem.to_string(), args.mem == 512);
     add("append", format!("'{}'", args.append), args.append.is_empty());

@@ -288,6 +288,7 @@ impl Rig {
             dir: dir.join("probe"),
             jobs: 1,
             seed: 0,
+            cases: 0,
             deadline: Duration::ZERO,
             boot_deadline: PROBE_DEADLINE,
         };

@@ -37,6 +37,8 @@ pub struct Options {
     pub shuffle: bool,
     /// Seed of order and proptest.
     pub seed: u64,
+    /// Cases a property is tried on.
+    pub cases: u32,
     /// What a command that repeats this run needs beside test and seed, each word after a space.
     pub repro: String,
     /// Words appended to the kernel command line.
@@ -311,6 +313,7 @@ impl Bench<'_> {
             dir,
             jobs: if group.alone { 1 } else { self.options.jobs },
             seed: self.options.seed,
+            cases: self.options.cases,
             deadline: self.options.deadline,
             boot_deadline: self.options.boot_deadline * self.accel.slowdown(),
         };

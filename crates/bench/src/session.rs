@@ -248,6 +248,7 @@ impl Session {
     fn environment(&self) -> Vec<(String, String)> {
         vec![
             ("PROPTEST_RNG_SEED".into(), self.settings.seed.to_string()),
+            ("PROPTEST_CASES".into(), self.settings.cases.to_string()),
             ("PROPTEST_DISABLE_FAILURE_PERSISTENCE".into(), "1".into()),
         ]
     }

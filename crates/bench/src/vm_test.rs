@@ -56,6 +56,9 @@ pub enum Error {
     TooFew { ran: usize, expected: usize },
 }
 
+/// Cases a property is tried on where nobody says: a few seconds' worth under emulation.
+pub const CASES: u32 = 100;
+
 /// A seed nobody chose; small enough to type again.
 pub fn seed_from_clock() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -30,6 +30,7 @@ use crate::{
     plan::{self, Test},
     rig::{self, Rig},
     scheduler::Options,
+    vm_test::CASES,
 };
 
 pub use self::list::ListError;
@@ -123,6 +124,7 @@ fn rig_request(request: &Request) -> rig::Request {
         fail_fast: true,
         shuffle: false,
         seed: SEED,
+        cases: CASES,
         repro: String::new(),
         append: String::new(),
         cpus: 1,

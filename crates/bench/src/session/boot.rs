@@ -31,6 +31,8 @@ pub struct Settings {
     pub jobs: usize,
     /// Seed for proptest.
     pub seed: u64,
+    /// Cases proptest tries.
+    pub cases: u32,
     /// How long a test may run if it declares nothing.
     pub deadline: Duration,
     /// How long the guest may take to come up.

@@ -4,6 +4,7 @@ mod block;
 mod buffers;
 mod cdb;
 mod changes;
+mod differential;
 mod disk;
 mod events;
 mod faults;

@@ -1,0 +1,232 @@
+//! One case, every way into the kernel: the same commands with the same data, the same faults and equally
+//! fresh units have the same outcome, but for the [`differences`] that are written down.
+
+mod cases;
+mod differences;
+
+use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, fmt};
+
+use bsg::{Access, BsgUring, Buffer, Data, Errno, Passthrough, Request};
+use control::{JournalPage, LunSpec};
+use harness::{
+    Feature, HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare, property, regressions,
+};
+use scsi_fault::Rule;
+
+use self::{
+    cases::{BLOCKS, Case, Step, Transfer},
+    differences::{as_seen_by, without_lies},
+};
+use super::ways::{Way, soon, uring_cmd};
+
+/// Some faults wake the error handler. Two thousand cases take minutes. The tags are all used once.
+const TAGS: u16 = 16;
+
+const OWN_HOST: Needs = Needs {
+    host: ScsiHost::Own(HostShape { tags: Some(TAGS), ..HostShape::DEFAULT }),
+    features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]),
+    deadline_s: Some(150),
+    ..Needs::DEFAULT
+};
+
+/// The ways under test. `SG_IO` v4 tells most, and is what the others are compared with.
+const WAYS: [Way; 3] = [Way::UringCmd, Way::SgV3, Way::SgIoV4];
+
+/// What the initiator learns of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    device_status: u32,
+    driver_status: u32,
+    host_status: u32,
+    sense: Vec<u8>,
+    residual: i64,
+    /// Data that has come; nothing where none was to come.
+    data: Bytes,
+}
+
+/// Data, told in runs of equal bytes.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Bytes(Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let runs: Vec<&[u8]> = self.0.chunk_by(|a, b| a == b).collect();
+        write!(f, "{} bytes", self.0.len())?;
+        for run in runs.iter().take(16) {
+            write!(f, " {:02x}×{}", run[0], run.len())?;
+        }
+        f.write_str(if runs.len() > 16 { " …" } else { "" })
+    }
+}
+
+/// What became of a command: what is seen, or how the kernel refused it.
+type Outcome = Result<Seen, Errno>;
+
+/// What the unit has of a command: rule, name, CDB, lengths, and its answer.
+type Entry = (Option<String>, String, String, u64, u64, u8, String, u32, u8);
+
+/// What one way has made of a case.
+#[derive(Debug)]
+struct Run {
+    outcomes: Vec<Outcome>,
+    entries: Vec<Entry>,
+    /// Function and response.
+    functions: Vec<(String, u8)>,
+}
+
+impl Run {
+    fn new(outcomes: Vec<Outcome>, page: JournalPage) -> Self {
+        let entries = page.entries.into_iter().map(|e| {
+            (
+                e.rule,
+                e.command,
+                e.cdb,
+                e.data_out_len,
+                e.data_in_len,
+                e.status,
+                e.sense,
+                e.residual,
+                e.response,
+            )
+        });
+        let functions = page.task_management.into_iter().map(|e| (e.function, e.response));
+        Run { outcomes, entries: entries.collect(), functions: functions.collect() }
+    }
+}
+
+/// Bytes around a buffer, and in it before data comes.
+const CANARY: u8 = 0xc5;
+
+/// A buffer at this offset in its pages.
+fn buffer(offset: usize, len: usize) -> Buffer {
+    let mut buffer = Buffer::at_offset(offset, len).expect("memory");
+    buffer.pages_mut().fill(CANARY);
+    buffer
+}
+
+fn request(step: &Step) -> Request {
+    let data = match step.transfer {
+        Transfer::None => Data::None,
+        Transfer::In(len) => Data::In(buffer(step.offset, len)),
+        Transfer::Out(len, mark) => {
+            let mut buffer = buffer(step.offset, len);
+            // Of a period that no block length is a multiple of: a block in another's place shows.
+            for (byte, at) in buffer.iter_mut().zip((0..251_u8).cycle()) {
+                *byte = at ^ mark;
+            }
+            Data::Out(buffer)
+        }
+    };
+    Request::new(&step.cdb).data(data).sense_capacity(step.sense_capacity)
+}
+
+fn execute(way: &mut dyn Passthrough, step: &Step) -> Outcome {
+    let done = match way.execute(request(step)) {
+        Ok(done) => done,
+        Err(error) => return Err(error.errno().unwrap_or_else(|| panic!("{error}"))),
+    };
+    let data = match step.transfer {
+        Transfer::In(len) => {
+            let missing = usize::try_from(done.residual).expect("a residual is never negative");
+            let come = len.checked_sub(missing).expect("a residual is within the buffer");
+            Bytes(done.data[..come].to_vec())
+        }
+        Transfer::None | Transfer::Out(..) => Bytes::default(),
+    };
+    Ok(Seen {
+        device_status: done.device_status,
+        driver_status: done.driver_status,
+        host_status: done.host_status,
+        sense: done.sense,
+        residual: done.residual,
+        data,
+    })
+}
+
+/// A unit and its nodes. They stay open: a ring that is closed interrupts its task once more
+/// (io_uring/io_uring.c:io_ring_exit_work), and sg v3 sends a command again that is interrupted.
+struct Subject {
+    lun: Lun,
+    nodes: [Box<dyn Passthrough>; WAYS.len()],
+}
+
+impl Subject {
+    fn new(block_len: u32) -> Self {
+        let spec = LunSpec { blocks: BLOCKS.into(), block_len, ..LunSpec::default() };
+        let lun = Lun::with(spec);
+        Subject { nodes: WAYS.map(|way| way.open(lun.device())), lun }
+    }
+}
+
+/// Runs a case over one way, on the unit as new.
+fn run(way: &mut dyn Passthrough, case: &Case, lun: &Lun) -> Run {
+    lun.renew();
+    let outcomes = case.steps.iter().enumerate().map(|(number, step)| {
+        if let Some(effect) = &step.fault {
+            // Whether each has fired is looked at below: not where a way refuses its command.
+            lun.possible_faults(0, [Rule::new(format!("step {number}"), effect.clone())]);
+        }
+        execute(way, step)
+    });
+    let outcomes = outcomes.collect();
+    Run::new(outcomes, lun.journal())
+}
+
+/// Each fault of a command that was carried out has befallen it.
+#[track_caller]
+fn assert_fired(case: &Case, run: &Run) {
+    let fired: BTreeSet<&str> = run.entries.iter().filter_map(|entry| entry.0.as_deref()).collect();
+    for (number, (step, outcome)) in case.steps.iter().zip(&run.outcomes).enumerate() {
+        if step.fault.is_some() && outcome.is_ok() {
+            let name = format!("step {number}");
+            assert!(fired.contains(name.as_str()), "{name} met no fault: {run:?}");
+        }
+    }
+}
+
+#[track_caller]
+fn check(case: &Case, Subject { lun, nodes }: &mut Subject) {
+    let runs: Vec<_> = nodes.iter_mut().map(|node| run(&mut **node, case, lun)).collect();
+    let reference = runs.last().expect("there are ways");
+    assert_fired(case, reference);
+    for (way, run) in WAYS.iter().zip(&runs) {
+        let expected = as_seen_by(*way, case, reference);
+        for (number, (step, expected)) in case.steps.iter().zip(&expected.outcomes).enumerate() {
+            let seen = &without_lies(*way, step, &run.outcomes[number]);
+            let expected = &without_lies(*way, step, expected);
+            assert_eq!(seen, expected, "{way:?}, step {number}, {step:?}");
+        }
+        assert_eq!(run.entries, expected.entries, "{way:?}: journal of {case:?}");
+        assert_eq!(run.functions, expected.functions, "{way:?}: functions of {case:?}");
+    }
+}
+
+/// Takes the retry budget from every request of the host. `SG_IO` v4 alone sets none and has that of whoever
+/// had its request before (drivers/scsi/scsi_bsg.c:scsi_bsg_sg_io_fn leaves `scmd->allowed` alone;
+/// scsi_bsg_uring_cmd and sg.c:sg_start_req set it to 0): at first the scan, which sends its commands again.
+#[track_caller]
+fn spend_retries(lun: &Lun) -> BsgUring {
+    lun.hold(TAGS.into());
+    let mut ring = uring_cmd(lun.device(), Access::ReadWrite);
+    for _ in 0..TAGS {
+        ring.submit(Request::new(&[0; 6]).into()).expect("submitted");
+    }
+    lun.held(TAGS.into());
+    lun.release();
+    while ring.in_flight() > 0 {
+        assert_good(&ring.wait(soon()).expect("completed").completion().expect("executed"));
+    }
+    ring
+}
+
+/// drivers/scsi/scsi_bsg.c, sg.c: statuses, sense data, residual and data are those of the command, and its
+/// retries those of the midlayer, whichever way it has come.
+#[test]
+fn every_way_gives_the_same_outcome() {
+    declare!(Contract, OWN_HOST);
+    let subjects = RefCell::new([512, 4096].map(Subject::new));
+    let _stays_open = spend_retries(&subjects.borrow()[0].lun);
+    property::check(regressions!("differential"), &cases::case(), |case| {
+        check(&case, &mut subjects.borrow_mut()[usize::from(case.long_blocks)]);
+    });
+}

@@ -181,7 +181,7 @@ fn effect() -> impl Strategy<Value = Effect> {
 /// Answers that the device did not find itself.
 fn answer() -> impl Strategy<Value = Effect> {
     // SAM-5, Status codes, with the obsolete ones; CHECK CONDITION alone has no sense data.
-    let status = select(vec![0x04, 0x08, 0x10, 0x14, 0x18, 0x22, 0x28, 0x30, 0x40_u8]);
+    let status = select(vec![0x02, 0x04, 0x08, 0x10, 0x14, 0x18, 0x22, 0x28, 0x30, 0x40_u8]);
     // virtio 1.2, 5.6.6.1 and 5.6.6.2.
     let response = 1..=12_u8;
     // Response codes 70h to 73h, and any sense key.

@@ -21,6 +21,9 @@ use crate::sysfs;
 /// `BLKDISCARD` (include/uapi/linux/fs.h), `_IO(0x12, 119)`: offset and length in bytes.
 const BLKDISCARD: u32 = 0x1277;
 
+/// `BLKZEROOUT`, `_IO(0x12, 127)`: offset and length in bytes.
+const BLKZEROOUT: u32 = 0x127f;
+
 /// An open block device. Transfers go past the page cache (`O_DIRECT`), so that each is what the
 /// driver sees.
 #[derive(Debug)]
@@ -49,6 +52,12 @@ impl BlockDevice {
         Ok(buffer[..read].to_vec())
     }
 
+    /// As [`BlockDevice::read`], and shows what has arrived where the whole has not: what has not stays as
+    /// it is in the buffer.
+    pub fn read_into(&self, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
     /// Writes `bytes` at `offset`, in one system call if the kernel takes them all.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(&Buffer::copy_of(bytes)?, offset)
@@ -64,6 +73,15 @@ impl BlockDevice {
         // SAFETY: the kernel reads two 64-bit numbers, as `BLKDISCARD` wants them, and nothing else.
         let done =
             unsafe { ioctl(self.file.as_fd(), Setter::<BLKDISCARD, [u64; 2]>::new([offset, len])) };
+        Ok(done?)
+    }
+
+    /// Makes `len` bytes at `offset` zero without unmapping them, by sending zeroes if need be
+    /// (block/blk-lib.c:blkdev_issue_zeroout).
+    pub fn zero_out(&self, offset: u64, len: u64) -> io::Result<()> {
+        // SAFETY: the kernel reads two 64-bit numbers, as `BLKZEROOUT` wants them, and nothing else.
+        let done =
+            unsafe { ioctl(self.file.as_fd(), Setter::<BLKZEROOUT, [u64; 2]>::new([offset, len])) };
         Ok(done?)
     }
 

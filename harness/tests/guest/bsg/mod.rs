@@ -2,6 +2,7 @@
 
 mod block;
 mod buffers;
+mod block_path;
 mod cdb;
 mod changes;
 mod differential;

@@ -9,12 +9,12 @@ use bsg::Errno;
 use harness::{Lun, declare};
 use scsi_fault::{Effect, Sense};
 
-use super::{always, asked, disk, errno, names};
+use super::{ForgottenDisk, always, asked, disk, errno, names};
 
 /// drivers/scsi/sd.c:cache_type_store: the kernel takes the unit for one with a volatile cache.
 #[track_caller]
-fn with_a_cache() -> Lun {
-    let lun = Lun::disk_unit();
+fn with_a_cache() -> ForgottenDisk {
+    let lun = ForgottenDisk(Lun::disk_unit());
     let path = format!("/sys/class/scsi_disk/{}/cache_type", lun.device().hctl);
     fs::write(&path, "temporary write back").unwrap_or_else(|error| panic!("{path}: {error}"));
     lun

@@ -7,7 +7,7 @@ use fault::Times;
 use harness::{Feature, HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare};
 use scsi_fault::{Effect, Sense};
 
-use super::{always, asked, disk, errno, first, names, statuses};
+use super::{ForgottenDisk, always, asked, disk, errno, first, names, statuses};
 use crate::bsg::{
     cdb,
     ways::{Way, execute},
@@ -139,7 +139,7 @@ fn what_passes_is_tried_again_and_not_told() {
 #[test]
 fn retries_are_as_many_as_max_retries_says() {
     declare!(Contract);
-    let lun = Lun::disk_unit();
+    let lun = ForgottenDisk(Lun::disk_unit());
     let disk = disk(&lun);
     let path = format!("/sys/class/scsi_disk/{}/max_retries", lun.device().hctl);
     always(&lun, "READ(10)", sense(0x0b, 0x08, 0x00));
@@ -155,7 +155,7 @@ fn retries_are_as_many_as_max_retries_says() {
 #[test]
 fn read_10_that_is_unknown_becomes_read_6() {
     declare!(Quirk);
-    let lun = Lun::disk_unit();
+    let lun = ForgottenDisk(Lun::disk_unit());
     let disk = disk(&lun);
     first(&lun, "READ(10)", sense(5, 0x20, 0x00), Times::Once);
     let (result, entries) = asked(&lun, || (disk.read(0, LEN), disk.read(LEN as u64, LEN)));

@@ -20,6 +20,28 @@ use fault::Times;
 use harness::{BlockDevice, Lun};
 use scsi_fault::{Effect, Rule, When};
 
+/// A unit whose disk the guest forgets when the test ends: what the kernel has learned of it, or was told, would
+/// befall the test that has the unit next.
+struct ForgottenDisk(Lun);
+
+impl std::ops::Deref for ForgottenDisk {
+    type Target = Lun;
+
+    fn deref(&self) -> &Lun {
+        &self.0
+    }
+}
+
+impl Drop for ForgottenDisk {
+    fn drop(&mut self) {
+        let path = self.device().dir().join("delete");
+        if let Err(error) = std::fs::write(&path, "1") {
+            // A test that unwinds must not panic again.
+            eprintln!("{}: {error}", path.display());
+        }
+    }
+}
+
 /// Opens the disk of a unit.
 #[track_caller]
 fn disk(lun: &Lun) -> BlockDevice {

@@ -7,16 +7,16 @@ use control::{DeviceType, LunSpec, Provisioning};
 use harness::{BlockDevice, Lun, declare};
 use scsi_fault::{Effect, Sense};
 
-use super::{always, asked, disk, errno, names};
+use super::{ForgottenDisk, always, asked, disk, errno, names};
 
 #[track_caller]
-fn thin() -> Lun {
-    Lun::with(LunSpec {
+fn thin() -> ForgottenDisk {
+    ForgottenDisk(Lun::with(LunSpec {
         device_type: DeviceType::Disk,
         blocks: 4096,
         provisioning: Provisioning::Thin,
         ..LunSpec::default()
-    })
+    }))
 }
 
 fn limit(disk: &BlockDevice, name: &str) -> u64 {
@@ -90,10 +90,11 @@ fn zeroes_are_written_by_write_same_in_pieces() {
     assert_eq!(errno(result), None);
     let cdbs: Vec<&str> = entries.iter().map(|entry| &entry.cdb[..28]).collect();
     let expected = [
-        "93000000000000000000".to_owned() + "0000ffff",
-        "93000000000000 00ffff".replace(' ', "") + "0000ffff",
-        "9300000000000001fffe".to_owned() + "00000002",
-    ];
+        "93000000000000000000 0000ffff",
+        "9300000000000000ffff 0000ffff",
+        "9300000000000001fffe 00000002",
+    ]
+    .map(|cdb| cdb.replace(' ', ""));
     assert_eq!(cdbs, expected);
     assert_eq!(disk.read(0x1_0000 * 512, 4096).expect("read"), [0; 4096]);
 }
@@ -103,7 +104,7 @@ fn zeroes_are_written_by_write_same_in_pieces() {
 #[test]
 fn unknown_write_same_becomes_write() {
     declare!(Contract);
-    let lun = Lun::disk_unit();
+    let lun = ForgottenDisk(Lun::disk_unit());
     let disk = disk(&lun);
     disk.write(0, &[7; 8192]).expect("written");
     let (_, entries) = asked(&lun, || disk.zero_out(0, 512).expect("zeroed"));

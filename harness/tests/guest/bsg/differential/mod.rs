@@ -6,22 +6,21 @@ mod differences;
 
 use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, fmt};
 
-use bsg::{Access, BsgUring, Buffer, Data, Errno, Passthrough, Request};
+use bsg::{Buffer, Data, Errno, Passthrough, Request};
 use control::{JournalPage, LunSpec};
-use harness::{
-    Feature, HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare, property, regressions,
-};
+use harness::{Feature, HostShape, Lun, Needs, ScsiHost, declare, property, regressions};
 use scsi_fault::Rule;
 
 use self::{
     cases::{BLOCKS, Case, Step, Transfer},
     differences::{as_seen_by, without_lies},
 };
-use super::ways::{Way, soon, uring_cmd};
+use super::{
+    retries::{TAGS, spend_retries},
+    ways::Way,
+};
 
-/// Some faults wake the error handler. Two thousand cases take minutes. The tags are all used once.
-const TAGS: u16 = 16;
-
+/// Some faults wake the error handler, all requests are used once, and two thousand cases take minutes.
 const OWN_HOST: Needs = Needs {
     host: ScsiHost::Own(HostShape { tags: Some(TAGS), ..HostShape::DEFAULT }),
     features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]),
@@ -201,31 +200,17 @@ fn check(case: &Case, Subject { lun, nodes }: &mut Subject) {
     }
 }
 
-/// Takes the retry budget from every request of the host. `SG_IO` v4 alone sets none and has that of whoever
-/// had its request before (drivers/scsi/scsi_bsg.c:scsi_bsg_sg_io_fn leaves `scmd->allowed` alone;
-/// scsi_bsg_uring_cmd and sg.c:sg_start_req set it to 0): at first the scan, which sends its commands again.
-#[track_caller]
-fn spend_retries(lun: &Lun) -> BsgUring {
-    lun.hold(TAGS.into());
-    let mut ring = uring_cmd(lun.device(), Access::ReadWrite);
-    for _ in 0..TAGS {
-        ring.submit(Request::new(&[0; 6]).into()).expect("submitted");
-    }
-    lun.held(TAGS.into());
-    lun.release();
-    while ring.in_flight() > 0 {
-        assert_good(&ring.wait(soon()).expect("completed").completion().expect("executed"));
-    }
-    ring
-}
-
 /// drivers/scsi/scsi_bsg.c, sg.c: statuses, sense data, residual and data are those of the command, and its
 /// retries those of the midlayer, whichever way it has come.
 #[test]
 fn every_way_gives_the_same_outcome() {
     declare!(Contract, OWN_HOST);
     let subjects = RefCell::new([512, 4096].map(Subject::new));
-    let _stays_open = spend_retries(&subjects.borrow()[0].lun);
+    let others = [Lun::fresh(), Lun::fresh()];
+    let _stay_open = {
+        let subjects = subjects.borrow();
+        spend_retries(&[&subjects[0].lun, &subjects[1].lun, &others[0], &others[1]])
+    };
     property::check(regressions!("differential"), &cases::case(), |case| {
         check(&case, &mut subjects.borrow_mut()[usize::from(case.long_blocks)]);
     });

@@ -1,14 +1,18 @@
 //! Any writes and reads against a model of the medium.
 
+mod faults;
+
+use std::cell::RefCell;
+
 use bsg::{Passthrough, Request};
 use control::LunSpec;
-use harness::{Lun, assert::assert_sense, declare};
-use proptest::{prelude::*, test_runner::TestRunner};
+use harness::{Lun, assert::assert_sense, declare, property, regressions};
+use proptest::{collection::vec, prelude::*};
 
 use super::{
     block::{read, write},
     cdb::{self, BLOCK, Size},
-    ways::{Way, execute},
+    ways::{URING_CMD, Way, execute},
 };
 
 /// Blocks of the unit: few, so that writes overlap and the end is near.
@@ -31,25 +35,55 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
+/// A unit of few blocks, its nodes, and what it holds. Cases follow each other on one medium.
+struct Subject {
+    lun: Lun,
+    nodes: [Box<dyn Passthrough>; Way::ALL.len()],
+    model: Vec<u8>,
+}
+
+impl Subject {
+    fn new() -> RefCell<Self> {
+        let lun = Lun::with(LunSpec { blocks: BLOCKS.into(), ..LunSpec::default() });
+        let nodes = Way::ALL.map(|way| way.open(lun.device()));
+        RefCell::new(Subject { lun, nodes, model: vec![0; BLOCK * usize::from(BLOCKS)] })
+    }
+}
+
 /// SBC-3, Medium and LBA mapping: a block holds what was last written to it, over any way and by any
 /// CDB; a command that reaches beyond the last block moves nothing (5/21/00).
 #[test]
 fn any_writes_and_reads_behave_like_an_array_of_blocks() {
-    declare!(Contract);
-    let lun = Lun::with(LunSpec { blocks: BLOCKS.into(), ..LunSpec::default() });
-    let mut ways = Way::ALL.map(|way| way.open(lun.device()));
-    // One medium for all cases: the model goes on where the last case ended.
-    let model = std::cell::RefCell::new(vec![0; BLOCK * usize::from(BLOCKS)]);
-    let ways = std::cell::RefCell::new(&mut ways);
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    let law = TestRunner::new(config).run(&prop::collection::vec(step(), 1..8), |steps| {
+    declare!(Contract, URING_CMD);
+    let subject = Subject::new();
+    property::check(regressions!("medium"), &vec(step(), 1..8), |steps| {
+        let Subject { nodes, model, .. } = &mut *subject.borrow_mut();
         for step in steps {
-            let way = &mut *ways.borrow_mut()[step.way];
-            check(way, &step, &mut model.borrow_mut());
+            check(&mut *nodes[step.way], &step, model);
         }
-        Ok(())
     });
-    law.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// As above where devices fail as these do: what is written is what each fault leaves of it, whatever the
+/// initiator is told, and other blocks are as they were.
+#[test]
+fn any_faults_leave_what_they_say_in_an_array_of_blocks() {
+    declare!(Contract, URING_CMD);
+    let subject = Subject::new();
+    let steps = vec((step(), faults::fault()), 1..6);
+    property::check(regressions!("faulty-medium"), &steps, |steps| {
+        let Subject { lun, nodes, model } = &mut *subject.borrow_mut();
+        for (step, fault) in steps {
+            let inside = step.lba + step.blocks <= BLOCKS;
+            match fault {
+                Some(fault) if inside => {
+                    faults::check(lun, &mut *nodes[step.way], &step, fault, model)
+                }
+                _ => check(&mut *nodes[step.way], &step, model),
+            }
+        }
+        assert_eq!(read(&mut *nodes[0], Size::Ten, 0, BLOCKS), *model);
+    });
 }
 
 fn check(way: &mut dyn Passthrough, step: &Step, model: &mut [u8]) {

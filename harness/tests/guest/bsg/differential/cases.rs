@@ -203,8 +203,8 @@ fn answer() -> impl Strategy<Value = Effect> {
     prop_oneof![
         3 => sense.clone().prop_map(Effect::sense),
         1 => (prop_oneof![Just(0), status.clone()], sense.clone()).prop_map(beside),
-        3 => status.prop_map(|status| Effect::status(status)),
-        3 => response.prop_map(|response| Effect::response(response)),
+        3 => status.prop_map(Effect::status),
+        3 => response.prop_map(Effect::response),
         1 => (response_of_failure(), sense).prop_map(|(response, sense)| Effect {
             sense: Some(sense),
             ..Effect::response(response)

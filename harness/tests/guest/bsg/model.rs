@@ -77,7 +77,7 @@ fn any_faults_leave_what_they_say_in_an_array_of_blocks() {
             let inside = step.lba + step.blocks <= BLOCKS;
             match fault {
                 Some(fault) if inside => {
-                    faults::check(lun, &mut *nodes[step.way], &step, fault, model)
+                    faults::check(lun, &mut *nodes[step.way], &step, fault, model);
                 }
                 _ => check(&mut *nodes[step.way], &step, model),
             }

@@ -70,9 +70,9 @@ pub(super) fn check(
 ) {
     lun.faults([Rule::new("fault", effect(fault, step.write))]);
     if step.write {
-        check_write(way, step, fault, model)
+        check_write(way, step, fault, model);
     } else {
-        check_read(way, step, fault, model)
+        check_read(way, step, fault, model);
     }
 }
 

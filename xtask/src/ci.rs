@@ -24,6 +24,8 @@ enum Part {
     Tcg,
     /// The guest tests on kernels that are built here: `source` and `patched`.
     Kernels,
+    /// The guest tests with two thousand cases for each property.
+    Nightly,
     /// What `cargo xtask test` does.
     All,
 }
@@ -33,6 +35,13 @@ const BUILT: &[Step] = &[
     Step { name: "source", place: Place::Guest, run: || built("source") },
     Step { name: "patched", place: Place::Guest, run: || built("patched") },
 ];
+
+/// What takes longer than anybody waits for.
+const NIGHTLY: &[Step] = &[Step {
+    name: "many cases",
+    place: Place::Guest,
+    run: || guest_tests(&["--cases", "2000"], "nightly"),
+}];
 
 pub(crate) fn run(args: &Args) -> u8 {
     let at = |place| STEPS.iter().filter(move |step| step.place == place).copied();
@@ -45,20 +54,21 @@ pub(crate) fn run(args: &Args) -> u8 {
     };
     test::run_steps(&match args.part {
         Part::Host => at(Place::Host).collect(),
-        Part::Kvm => with_guests(|| guest_tests("kvm")),
-        Part::Tcg => with_guests(|| guest_tests("tcg")),
+        Part::Kvm => with_guests(|| guest_tests(&["--accel", "kvm"], "vm-tests")),
+        Part::Tcg => with_guests(|| guest_tests(&["--accel", "tcg"], "vm-tests")),
         Part::Kernels => BUILT.to_vec(),
+        Part::Nightly => NIGHTLY.to_vec(),
         Part::All => STEPS.to_vec(),
     })
 }
 
 /// The VM tests, with a report that a workflow can keep.
-fn guest_tests(accel: &str) -> anyhow::Result<()> {
+fn guest_tests(options: &[&str], report: &str) -> anyhow::Result<()> {
     let directory = crate::workspace().join("target/ci");
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-    let junit = directory.join("vm-tests.xml");
+    let junit = directory.join(format!("{report}.xml"));
     let junit = junit.to_str().context("the checkout's path is not UTF-8")?;
-    test::guest_tests(&["--accel", accel, "--junit", junit])
+    test::guest_tests(&[options, &["--junit", junit]].concat())
 }
 
 /// The guest tests on a kernel that is built first.

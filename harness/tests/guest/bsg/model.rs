@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
-/// A unit of few blocks, its nodes, and what it holds. Cases follow each other on one medium.
+/// A unit of few blocks, its nodes, and what it holds.
 struct Subject {
     lun: Lun,
     nodes: [Box<dyn Passthrough>; Way::ALL.len()],
@@ -48,6 +48,13 @@ impl Subject {
         let nodes = Way::ALL.map(|way| way.open(lun.device()));
         RefCell::new(Subject { lun, nodes, model: vec![0; BLOCK * usize::from(BLOCKS)] })
     }
+
+    /// As new: what one case leaves is not the next one's.
+    fn renew(&mut self) -> &mut Self {
+        self.lun.renew();
+        self.model.fill(0);
+        self
+    }
 }
 
 /// SBC-3, Medium and LBA mapping: a block holds what was last written to it, over any way and by any
@@ -57,7 +64,8 @@ fn any_writes_and_reads_behave_like_an_array_of_blocks() {
     declare!(Contract, URING_CMD);
     let subject = Subject::new();
     property::check(regressions!("medium"), &vec(step(), 1..8), |steps| {
-        let Subject { nodes, model, .. } = &mut *subject.borrow_mut();
+        let mut subject = subject.borrow_mut();
+        let Subject { nodes, model, .. } = subject.renew();
         for step in steps {
             check(&mut *nodes[step.way], &step, model);
         }
@@ -72,7 +80,8 @@ fn any_faults_leave_what_they_say_in_an_array_of_blocks() {
     let subject = Subject::new();
     let steps = vec((step(), faults::fault()), 1..6);
     property::check(regressions!("faulty-medium"), &steps, |steps| {
-        let Subject { lun, nodes, model } = &mut *subject.borrow_mut();
+        let mut subject = subject.borrow_mut();
+        let Subject { lun, nodes, model } = subject.renew();
         for (step, fault) in steps {
             let inside = step.lba + step.blocks <= BLOCKS;
             match fault {

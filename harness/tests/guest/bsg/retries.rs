@@ -151,6 +151,30 @@ fn unit_attention_is_told_unless_the_host_has_failed_without_data() {
     }
 }
 
+/// drivers/scsi/scsi_lib.c:scsi_io_completion_nz_result notes the length of sense data in the command, and nobody takes
+/// it back when that is sent again: scsi_bsg.c:scsi_bsg_sg_io_fn then returns so many bytes of none, zeros. sg v3 looks
+/// at the sense data (sg.c:sg_new_read), uring_cmd at the status (scsi_bsg.c:scsi_bsg_uring_task_cb).
+#[rstest]
+#[case::sg_io_v4(Way::SgIoV4, &[0; 18])]
+#[case::uring_cmd(Way::UringCmd, &[])]
+#[case::sg_v3(Way::SgV3, &[])]
+fn sense_data_of_an_attempt_before_leaves_its_length(#[case] way: Way, #[case] expected: &[u8]) {
+    declare!(Accident);
+    let lun = Lun::fresh();
+    let attention = Effect {
+        status: Some("GOOD".into()),
+        sense: Some(Sense::codes(6, 0x29, 0)),
+        ..Effect::response("ABORTED")
+    };
+    lun.faults([
+        Rule::new("with sense data", attention),
+        Rule::new("without", Effect::response("ABORTED")).nth(2),
+    ]);
+    let done = execute(&mut *way.open(lun.device()), test_unit_ready());
+    assert_eq!((statuses(&done), done.sense.as_slice()), ((0, 5), expected));
+    assert_eq!(lun.journal().entries.len(), 2);
+}
+
 /// drivers/scsi/scsi_lib.c:scsi_complete, scsi_sysfs.c: every attempt counts, as do the failed ones. Attributes are
 /// hexadecimal.
 #[rstest]

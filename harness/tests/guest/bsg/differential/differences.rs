@@ -48,7 +48,12 @@ fn over_sg_v3(step: &Step, outcome: &Outcome) -> Outcome {
     if step.cdb.len() < 6 {
         return Err(Errno::MSGSIZE);
     }
-    let Seen { device_status, sense, .. } = outcome.clone()?;
+    let Seen { device_status, mut sense, .. } = outcome.clone()?;
+    // drivers/scsi/scsi_lib.c:scsi_io_completion_nz_result notes the length of sense data, and nobody takes it back
+    // from a command that is sent again and fails without any: `SG_IO` v4 returns so many zeros.
+    if sense.first().is_some_and(|code| code & 0x70 != 0x70) {
+        sense.clear();
+    }
     // sg.c:sg_new_read sees CHECK CONDITION in bit 1 of any status, whether or not there was sense data: it
     // is eight zeros then.
     let capacity = usize::try_from(step.sense_capacity).expect("short");

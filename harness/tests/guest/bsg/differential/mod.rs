@@ -22,7 +22,7 @@ use super::{
 
 /// Some faults wake the error handler, all requests are used once, and two thousand cases take minutes.
 const OWN_HOST: Needs = Needs {
-    host: ScsiHost::Own(HostShape { tags: Some(TAGS), ..HostShape::DEFAULT }),
+    host: ScsiHost::Own(HostShape { queues: Some(1), tags: Some(TAGS), ..HostShape::DEFAULT }),
     features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]),
     deadline_s: Some(150),
     ..Needs::DEFAULT

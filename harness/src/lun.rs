@@ -213,9 +213,6 @@ fn found(host: u32, lease: &Lease, is_disk: bool) -> ScsiDevice {
     if is_disk {
         device.disk();
         probed(&device);
-        // The disk can be opened while its driver still probes, and reads its partition table. Rescanning waits
-        // for the device's lock, which the probe has (drivers/scsi/scsi_scan.c:scsi_rescan_device).
-        write(&device.dir().join("rescan"), "1");
     }
     device
 }

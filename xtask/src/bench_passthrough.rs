@@ -89,6 +89,7 @@ fn request(args: &Args) -> rig::Request {
             fail_fast: true,
             shuffle: false,
             seed: vm_test::seed_from_clock(),
+            cases: 1,
             repro: String::new(),
             append: String::new(),
             cpus: args.smp,

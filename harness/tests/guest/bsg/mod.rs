@@ -1,8 +1,8 @@
 //! SCSI passthrough: SG_IO v4 and uring_cmd on bsg nodes, sg v3 beside them.
 
 mod block;
-mod buffers;
 mod block_path;
+mod buffers;
 mod cdb;
 mod changes;
 mod differential;
@@ -24,8 +24,8 @@ mod presence;
 mod residual;
 mod residual_table;
 mod restart;
-mod rings;
 mod retries;
+mod rings;
 mod scsi_debug;
 mod sense;
 mod sg_io_v4;

@@ -14,7 +14,7 @@
 //! other's end as the end of the conversation.
 
 use std::{
-    env,
+    env, fs,
     io::{self, BufRead, BufReader, Write},
     os::{
         fd::{AsFd, OwnedFd},
@@ -24,6 +24,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait;
 
@@ -71,6 +73,49 @@ impl Child {
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Sends SIGSTOP and waits until every thread has stopped.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let stopped = wait::until(DEADLINE, "the child to stop", || {
+            self.states().iter().all(|state| *state == 'T').then_some(())
+        });
+        stopped.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Sends SIGCONT.
+    #[track_caller]
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("the child takes signals until it is waited for");
+    }
+
+    /// States of its threads (Documentation/filesystems/proc.rst, stat).
+    #[track_caller]
+    fn states(&self) -> Vec<char> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it is there");
+        let stats = tasks.filter_map(|task| {
+            // A thread may have ended since.
+            fs::read_to_string(task.ok()?.path().join("stat")).ok()
+        });
+        let state = |stat: String| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        stats.filter_map(state).collect()
+    }
+
+    /// Waits for it to end by itself.
+    #[track_caller]
+    pub fn wait(mut self) -> ExitStatus {
+        let process = &mut self.process;
+        let ended =
+            wait::until(DEADLINE, "the end of the child", || process.try_wait().transpose());
+        ended.unwrap_or_else(|error| panic!("{error}")).expect("it is a child of ours")
     }
 
     /// Sends SIGKILL and waits for the end.

@@ -146,7 +146,7 @@ fn command_the_device_has_cannot_be_cancelled() {
 }
 
 /// Workers of this process that cannot be interrupted: they wait for a tag.
-fn waiting_workers() -> usize {
+pub(super) fn waiting_workers() -> usize {
     let tasks = fs::read_dir("/proc/self/task").expect("proc is mounted");
     let waits = |task: &Path| {
         // A worker may have ended since.

@@ -6,6 +6,7 @@ mod buffers;
 mod cdb;
 mod changes;
 mod differential;
+mod concurrency;
 mod disk;
 mod events;
 mod faults;

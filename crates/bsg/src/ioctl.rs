@@ -95,8 +95,16 @@ pub(crate) fn node_ioctl(
 // addresses are those of the frame's pointers, whose memory stays where it is when the frame moves; no code reaches a
 // buffer while the ring has the frame, and a region gives no references. Any other number for data goes with the flag
 // for registered buffers, whose pages the kernel has pinned. bsg does not read `sqe.addr`, and refuses iovec counts.
+// The loose words are lengths, which may lie as they are, and times.
 unsafe impl Operation for UringFrame {
     fn sqe(&mut self) -> Sqe {
         self.entry()
     }
+
+    fn loose_words() -> &'static [u32] {
+        &LOOSE_WORDS
+    }
 }
+
+/// Offsets in the entry of `request_len`, `max_response_len`, `dout_xfer_len`, `din_xfer_len` and `timeout_ms`.
+const LOOSE_WORDS: [u32; 5] = [56, 68, 88, 104, 112];

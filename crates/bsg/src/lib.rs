@@ -66,8 +66,8 @@ pub use request::{Completion, Data, Error, Raw, Request};
 pub use rustix::io::Errno;
 pub use uring::BsgUring;
 pub use uring_cmd::{
-    Buffer, Cancel, CancelError, Completed, CqeSize, Either, Feature, Pointer, Region, Ring,
-    SetupError, Shape, Slice, SqeSize, WaitError, keeper, sqe,
+    Buffer, Cancel, CancelError, Completed, CqeSize, Either, Feature, LooseWord, Pointer, Region,
+    Ring, SetupError, Shape, Slice, SqeSize, WaitError, keeper, sqe,
 };
 pub use uring_frame::{Link, UringCompletion, UringFrame};
 pub use v3::{SgIoctl, V3Frame};

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use uring_cmd::{Cancel, CancelError, Region, Ring, Shape, SqeSize, sqe::OP_URING_CMD128};
+use uring_cmd::{
+    Cancel, CancelError, LooseWord, Region, Ring, Shape, SqeSize, sqe::OP_URING_CMD128,
+};
 
 use crate::{Access, Completion, Error, Node, Passthrough, Request, UringCompletion, UringFrame};
 
@@ -99,6 +101,15 @@ impl BsgUring {
         let token = self.ring().push(frame).map_err(|refused| refused.kind)?;
         self.next_token += 1;
         Ok(token)
+    }
+
+    /// A length or a time in the entry of the command pushed last, by its offset in the entry, to be changed while the
+    /// kernel reads it ([`Ring::loose_word`]).
+    ///
+    /// # Panics
+    /// If it is anything else, or the ring's submission entries do not all have 128 bytes.
+    pub fn loose_word(&mut self, offset: u32) -> LooseWord {
+        self.ring().loose_word(offset)
     }
 
     /// Hands all pushed commands to the kernel and returns their number.

@@ -51,6 +51,7 @@ pub mod sqe;
 
 pub use cancel::{Cancel, CancelError};
 pub use feature::{Feature, SetupError};
+pub use mapped::LooseWord;
 pub use memory::{Buffer, Pointer};
 pub use region::{Region, Slice};
 pub use ring::{Completed, Either, Operation, PushError, PushErrorKind, Ring, WaitError};

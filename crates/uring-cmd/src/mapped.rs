@@ -5,10 +5,13 @@
 //! is the identity; each side stores its own index with release and loads the other's with acquire.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsFd, OwnedFd},
     ptr::{self, NonNull},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +25,7 @@ use rustix::{
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
 
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{
     feature::{PROBE_OPS, Probe},
@@ -41,6 +44,11 @@ struct Mapping {
     start: NonNull<u8>,
     len: usize,
 }
+
+// SAFETY: a mapping belongs to whoever has it as an allocation to a `Vec`.
+unsafe impl Send for Mapping {}
+// SAFETY: what is shared gives words that are accessed atomically, and addresses.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(fd: &OwnedFd, offset: u64, len: usize) -> io::Result<Self> {
@@ -89,12 +97,32 @@ fn index(number: u32) -> usize {
     usize::try_from(number).expect("an address has 64 bits")
 }
 
+/// A word of a submission entry that is written while the kernel may read it. See
+/// [`crate::Operation::loose_words`].
+pub struct LooseWord {
+    entries: Arc<Mapping>,
+    offset: u32,
+}
+
+impl LooseWord {
+    /// Writes the word, whatever the ring has in that place by now.
+    pub fn store(&self, value: u32) {
+        self.entries.word(self.offset).store(value, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for LooseWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LooseWord").field("offset", &self.offset).finish_non_exhaustive()
+    }
+}
+
 /// A ring of any shape.
 pub(crate) struct KernelRing {
     fd: OwnedFd,
     params: io_uring_params,
     rings: Mapping,
-    entries: Mapping,
+    entries: Arc<Mapping>,
     sqe: SqeSize,
     cqe: CqeSize,
     /// Where the next entry goes; the kernel sees it when it is published.
@@ -132,6 +160,7 @@ impl KernelRing {
         let cqes_end = index(params.cq_off.cqes) + cqe_len * index(params.cq_entries);
         let rings = Mapping::new(&fd, IORING_OFF_SQ_RING, array_end.max(cqes_end))?;
         let entries = Mapping::new(&fd, IORING_OFF_SQES, sqe_len * index(params.sq_entries))?;
+        let entries = Arc::new(entries);
         for slot in 0..params.sq_entries {
             rings.word(params.sq_off.array + 4 * slot).store(slot, Ordering::Relaxed);
         }
@@ -174,14 +203,29 @@ impl KernelRing {
         true
     }
 
-    /// Copies the first `len` bytes of an entry to the tail.
+    /// Copies the first `len` bytes of an entry to the tail, in words: somebody may have a [`LooseWord`] there.
     fn write(&mut self, sqe: &Sqe, len: usize) {
+        let start = self.slot(self.tail);
+        let words = sqe.as_bytes()[..len].as_chunks().0;
+        for (word, at) in words.iter().zip((start..).step_by(4)) {
+            self.entries.word(at).store(u32::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+    }
+
+    /// Where the slot of this number begins.
+    fn slot(&self, number: u32) -> u32 {
         let slot_len = if self.sqe == SqeSize::Bytes128 { 128 } else { 64 };
-        let slot = index(self.tail & (self.params.sq_entries - 1));
-        let at = self.entries.at(slot * slot_len, len);
-        // SAFETY: `at` has room for `len` bytes, at most the 128 of an entry, and the kernel reads no slot
-        // between its head and the tail it has been told.
-        unsafe { ptr::copy_nonoverlapping(ptr::from_ref(sqe).cast(), at, len) };
+        (number & (self.params.sq_entries - 1)) * slot_len
+    }
+
+    /// The word at `offset` of the entry that was pushed last.
+    ///
+    /// # Panics
+    /// On a ring whose entries do not all have 128 bytes: what is a word of one is another of the next.
+    pub(crate) fn loose_word(&self, offset: u32) -> LooseWord {
+        assert_eq!(self.sqe, SqeSize::Bytes128, "words of entries that lie anywhere");
+        let offset = self.slot(self.tail.wrapping_sub(1)) + offset;
+        LooseWord { entries: self.entries.clone(), offset }
     }
 
     /// Shows the kernel what was pushed, and says how many slots it has not taken yet.

@@ -12,7 +12,7 @@ use crate::{
     feature::SetupError,
     fixed::Fixed,
     keeper::{self, Keep},
-    mapped::KernelRing,
+    mapped::{KernelRing, LooseWord},
     shape::Shape,
     sqe::{Cqe, Sqe},
 };
@@ -33,6 +33,16 @@ pub(crate) const OWN_USER_DATA: u64 = 1 << 63;
 pub unsafe trait Operation: Send + 'static {
     /// The entry. `user_data` must differ from that of every operation in flight on the same ring.
     fn sqe(&mut self) -> Sqe;
+
+    /// Offsets of the 32-bit words of the entry that another thread may write to at any time ([`Ring::loose_word`]):
+    /// whatever they hold, what is promised above still holds. Lengths are such where there are guards behind the
+    /// memory; addresses and flags are not.
+    fn loose_words() -> &'static [u32]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
 
     /// Called instead of dropping when the ring is gone and the kernel may still use the memory.
     /// Leaks everything; an implementation may let go of what is not memory, such as its file, as
@@ -177,6 +187,16 @@ impl<O: Operation> Ring<O> {
         self.own_entries += 1;
         // SAFETY: it refers to no memory.
         unsafe { self.raw().push(&Sqe { user_data, ..entry }) }.then_some(user_data)
+    }
+
+    /// A word of the entry that was pushed last, to be changed under the kernel's eyes, as nobody should. It is a place
+    /// in the queue: an entry that comes to lie there later has it too.
+    ///
+    /// # Panics
+    /// If it is none of [`Operation::loose_words`], or the ring's entries do not all have 128 bytes.
+    pub fn loose_word(&mut self, offset: u32) -> LooseWord {
+        assert!(O::loose_words().contains(&offset), "the word at {offset} must not change");
+        self.raw().loose_word(offset)
     }
 
     /// Hands all pushed operations to the kernel, by one system call unless it stops at one it refuses

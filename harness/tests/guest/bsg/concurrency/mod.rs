@@ -4,6 +4,7 @@
 mod flavours;
 mod leaks;
 mod processes;
+mod races;
 mod removal;
 
 use std::{borrow::Cow, fs, time::Duration};

@@ -11,13 +11,18 @@ use std::{
     thread,
 };
 
-use bsg::{Access, BsgUring, Pointer, Region, Request, Shape, UringFrame, V4Frame};
-use harness::{Feature, Lun, Needs, declare, privilege};
+use bsg::{
+    Access, BsgUring, Error, Pointer, Region, Request, Shape, UringCompletion, UringFrame, V4Frame,
+};
+use harness::{Feature, Lun, Needs, declare, privilege, wait};
 use rstest::rstest;
 
-use super::super::{
-    cdb::{self, Size},
-    ways::{complete, sg_io_v4},
+use super::{
+    super::{
+        cdb::{self, Size},
+        ways::{sg_io_v4, soon},
+    },
+    LIMIT,
 };
 
 /// One processor sends, another changes what is sent.
@@ -38,6 +43,18 @@ fn ring(lun: &Lun, polled: bool) -> BsgUring {
     // Its thread soon sleeps: there are no more than two processors for three of us.
     let shape = Shape { sqpoll_idle_ms: polled.then_some(1), ..Shape::big(1) };
     BsgUring::with_shape(lun.device().bsg(), Access::ReadWrite, &shape).expect("a ring")
+}
+
+/// Sends one command and waits for it. On a polled ring a completion may be there before its slot is free
+/// (io_uring/sqpoll.c:__io_sq_thread, io_uring/io_uring.c:io_submit_sqes).
+#[track_caller]
+fn complete(bsg: &mut BsgUring, frame: impl Fn() -> UringFrame) -> UringCompletion {
+    let submitted = wait::until(LIMIT, "the slot", || match bsg.submit(frame()) {
+        Err(Error::Push(_)) => None,
+        other => Some(other),
+    });
+    let token = submitted.unwrap_or_else(|error| panic!("{error}")).expect("submitted");
+    bsg.wait_for(token, soon()).expect("completed")
 }
 
 /// Ends the other thread, also when this one panics.
@@ -97,13 +114,16 @@ fn opcode_that_changes_is_the_one_that_was_allowed(
     let region = Region::zeroed(4096).expect("a page");
     let cdb = || Pointer::In(Arc::clone(&region), 0);
     let send = || {
-        let request = Request::new(&[0; 16]);
+        let request = || Request::new(&[0; 16]);
         if reader == Reader::SgIo {
-            let mut frame = V4Frame { request: cdb(), ..V4Frame::from(request) };
+            let mut frame = V4Frame { request: cdb(), ..V4Frame::from(request()) };
             ioctl.sg_io(&mut frame).map_or_else(|errno| -errno.raw_os_error(), |()| 0)
         } else {
-            let mut frame = UringFrame::from(request);
-            frame.request = cdb();
+            let frame = || {
+                let mut frame = UringFrame::from(request());
+                frame.request = cdb();
+                frame
+            };
             complete(&mut bsg, frame).res
         }
     };
@@ -134,9 +154,9 @@ fn length_that_changes_is_the_old_or_the_new_one(
     let lun = Lun::fresh();
     let mut bsg = ring(&lun, polled);
     let read = || Request::new(&cdb::read(Size::Ten, 0, 1)).data_in(512);
-    assert_eq!(complete(&mut bsg, UringFrame::from(read())).res, 0);
+    assert_eq!(complete(&mut bsg, || read().into()).res, 0);
     let word = bsg.loose_word(offset);
-    let send = || complete(&mut bsg, UringFrame::from(read())).res;
+    let send = || complete(&mut bsg, || read().into()).res;
     let seen = while_changing(lengths, |length| word.store(length), send);
     assert_eq!(BTreeSet::from_iter(seen.iter().copied()), BTreeSet::from(results));
     let journal = lun.journal();
@@ -154,13 +174,13 @@ fn length_of_data_that_changes_is_the_one_the_device_has(#[values(false, true)] 
     let lun = Lun::fresh();
     let mut bsg = ring(&lun, polled);
     let read = || Request::new(&cdb::read(Size::Ten, 0, 1)).data_in(1024);
-    assert_eq!(complete(&mut bsg, UringFrame::from(read())).res, 0);
+    assert_eq!(complete(&mut bsg, || read().into()).res, 0);
     let word = bsg.loose_word(104);
     let seen = while_changing(
         [512, 1024],
         |length| word.store(length),
         || {
-            let done = complete(&mut bsg, UringFrame::from(read()));
+            let done = complete(&mut bsg, || read().into());
             done.completion().expect("executed").residual
         },
     );

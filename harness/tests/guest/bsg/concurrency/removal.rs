@@ -2,17 +2,21 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fs, thread};
 
-use bsg::{Access, BsgUring, Request};
-use control::{LunSpec, Medium};
+use bsg::{Access, BsgUring, Completion, Request, UringFrame};
+use control::{Command, LunSpec, Medium};
 use guest_protocol::message::TargetSignal;
-use harness::{Feature, Lun, Needs, assert::assert_good, bench, declare, sysfs};
+use harness::{
+    Feature, Lun, Needs,
+    assert::{assert_good, assert_sense},
+    bench, declare, sysfs,
+};
 use rstest::rstest;
 
 use super::{
     super::{
         block,
         cdb::{self, Size},
-        ways::{execute, soon, uring_cmd},
+        ways::{complete, execute, soon, uring_cmd},
     },
     FEW_TAGS, Flavour, TAGS, assert_every_tag_is_free, await_waiting, hold, read,
 };
@@ -29,6 +33,24 @@ fn submit(lun: &Lun, bsg: &mut BsgUring) -> BTreeMap<u64, u32> {
     lun.held(TAGS);
     await_waiting(1);
     reads
+}
+
+/// What became of each, by block.
+#[track_caller]
+fn ends(bsg: &mut BsgUring, mut reads: BTreeMap<u64, u32>) -> BTreeMap<u32, Completion> {
+    let mut ends = BTreeMap::new();
+    while !reads.is_empty() {
+        let done = bsg.wait(soon()).expect("completed");
+        let lba = reads.remove(&done.token).expect("completed once");
+        ends.insert(lba, done.completion().expect("executed"));
+    }
+    ends
+}
+
+/// block/blk-core.c:blk_queue_enter: ENODEV, 19, is what a node says that is still open.
+#[track_caller]
+fn assert_gone(mut bsg: BsgUring) {
+    assert_eq!(complete(&mut bsg, UringFrame::from(Request::new(&[0; 6]))).res, -19);
 }
 
 /// drivers/scsi/scsi_sysfs.c:__scsi_remove_device: the node goes first, the unit when its commands have ended. Those that
@@ -49,39 +71,60 @@ fn deleted_unit_waits_for_its_commands(
     // Scans of the host wait for its first unit, which is another.
     let (_first, lun) = (Lun::fresh(), Lun::fresh());
     let mut bsg = flavour.open(&lun);
-    let mut reads = submit(&lun, &mut bsg);
+    let reads = submit(&lun, &mut bsg);
     let delete = lun.device().dir().join("delete");
     thread::scope(|scope| {
         let deleting = scope.spawn(|| fs::write(&delete, "1"));
         sysfs::vanish(&lun.device().bsg());
         let (over, held) = (deleting.is_finished(), lun.journal().held.len());
         lun.release();
-        let mut ends = Vec::new();
-        while !reads.is_empty() {
-            let done = bsg.wait(soon()).expect("completed");
-            let lba = reads.remove(&done.token).expect("completed once");
-            let end = done.completion().map(|done| (done.host_status, done.data));
-            ends.push((lba, end));
-        }
+        let ends = ends(&mut bsg, reads);
         deleting.join().expect("no panic").expect("deleted");
         assert!(!over, "the unit is gone, and its commands are not");
         assert_eq!(held, TAGS);
-        ends.sort_by_key(|(lba, _)| *lba);
-        for (lba, end) in ends {
-            let (host, data) = end.expect("executed");
-            if host == 0 {
-                assert_eq!(data, cdb::pattern(lba, 1, 3), "block {lba}");
+        let good = ends.iter().filter(|(_, done)| done.host_status == 0);
+        assert_eq!(good.count(), TAGS);
+        for (lba, done) in ends {
+            if done.host_status == 0 {
+                assert_good(&done);
+                assert_eq!(done.data, cdb::pattern(lba, 1, 3), "block {lba}");
             } else {
-                assert!(matches!(host, 1 | 7), "host status {host} of block {lba}");
-                assert_eq!(data, [0; 512], "block {lba}");
+                assert!(matches!(done.host_status, 1 | 7), "block {lba}: {done:?}");
+                assert_eq!(done.data, [0; 512], "block {lba}");
             }
         }
     });
-    let refused = bsg.submit(Request::new(&[0; 6]).into()).expect("submitted");
-    let refused = bsg.wait_for(refused, soon()).expect("completed");
-    assert_eq!(refused.res, -19);
-    drop(bsg);
+    assert_gone(bsg);
     assert_every_tag_is_free(&Lun::leased(lun.address()));
+}
+
+/// A target that drops a unit aborts what the unit holds (DID_ABORT, 5), and says that it is gone (virtio 1.2, 5.6.6.3,
+/// VIRTIO_SCSI_EVT_RESET_REMOVED). What waits for a tag meets the unit's absence at the target (LOGICAL UNIT NOT SUPPORTED,
+/// SPC-4) or in the kernel. One in its place has all the tags.
+#[test]
+fn dropped_unit_aborts_what_it_holds() {
+    declare!(Contract, FEW_TAGS);
+    let (_first, lun) = (Lun::fresh(), Lun::fresh());
+    let mut bsg = Flavour::Plain.open(&lun);
+    let reads = submit(&lun, &mut bsg);
+    bench::control(Command::Unplug { address: lun.address(), silent: false });
+    let ends = ends(&mut bsg, reads);
+    sysfs::vanish(&lun.device().dir());
+    let aborted = ends.values().filter(|done| done.host_status == 5).count();
+    assert_eq!(aborted, TAGS);
+    for (lba, done) in ends {
+        if done.device_status == 2 {
+            assert_sense(&done, 0x05, 0x25, 0x00);
+        } else {
+            assert!(matches!(done.host_status, 1 | 4 | 5 | 7), "block {lba}: {done:?}");
+        }
+        assert_eq!(done.data, [0; 512], "block {lba}");
+    }
+    assert_gone(bsg);
+    let (address, spec) = (lun.address(), LunSpec::default());
+    bench::control(Command::Plug { address, spec, silent: false });
+    sysfs::appear(&lun.device().bsg());
+    assert_every_tag_is_free(&lun);
 }
 
 const RECONNECTS: Needs = Needs {
@@ -106,12 +149,9 @@ fn restarted_target_answers_what_the_old_one_had(
     let medium = Medium::File { path: "concurrency".into() };
     let lun = Lun::with(LunSpec { medium, ..LunSpec::default() });
     let mut bsg = flavour.open(&lun);
-    let mut reads = submit(&lun, &mut bsg);
+    let reads = submit(&lun, &mut bsg);
     bench::signal_target(TargetSignal::Restart);
-    while !reads.is_empty() {
-        let done = bsg.wait(soon()).expect("completed");
-        let lba = reads.remove(&done.token).expect("completed once");
-        let done = done.completion().expect("executed");
+    for (lba, done) in ends(&mut bsg, reads) {
         assert_good(&done);
         assert_eq!(done.data, cdb::pattern(lba, 1, 3), "block {lba}");
     }

@@ -16,6 +16,8 @@ mod fixed;
 mod flight;
 mod inquiry;
 mod journal;
+mod ladder;
+mod life;
 mod kernel_buffers;
 mod life;
 mod links;

@@ -167,7 +167,7 @@ fn host_byte_and_status_of_the_driver_arrive(
         ("4 6 2", (2, 8, DID_BAD_TARGET)),
     ];
     for (bytes, expected) in outcomes {
-        // SG_IO v4 has the retries of whoever had its request before (block/bsg.c sets none).
+        // SG_IO v4 has the retries of whoever had its request before (drivers/scsi/scsi_bsg.c:scsi_bsg_sg_io_fn sets none).
         let retried = [DID_ERROR, DID_RESET, DID_TRANSPORT_DISRUPTED].contains(&expected.2);
         if retried && way == Way::SgIoV4 {
             continue;

@@ -75,7 +75,7 @@ impl UblkDevice {
         self.remove().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn remove(&mut self) -> Result<(), ublk::control::Error> {
+    fn remove(&mut self) -> Result<(), ublk::Error> {
         self.deleted = true;
         match self.control.delete(self.info.dev_id) {
             // The test has deleted it by other means.

@@ -13,15 +13,19 @@ mod command;
 pub mod control;
 #[expect(unsafe_code, reason = "the driver's memory is mapped")]
 mod descriptors;
+mod error;
+mod features;
 mod queue;
 pub mod server;
 pub mod target;
 pub mod uapi;
 
 pub use command::QueueCommand;
-pub use control::{Control, Error, Reply};
+pub use control::{Control, Reply};
+pub use error::Error;
+pub use features::Features;
 pub use queue::QueueError;
 pub use rustix::io::Errno;
 pub use server::{Config, Server};
 pub use target::{Hold, NotHeld, Op, RamTarget, Request, Target};
-pub use uring_cmd::{Buffer, CqeSize, Pointer, Shape, SqeSize};
+pub use uring_cmd::{Buffer, CqeSize, Pointer, Region, Shape, SqeSize};

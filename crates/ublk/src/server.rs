@@ -18,7 +18,8 @@ use std::{
 use zerocopy::FromZeros;
 
 use crate::{
-    control::{Control, Error, open},
+    control::{Control, open},
+    error::Error,
     queue::{QueueError, QueueSpec, serve},
     target::Target,
     uapi::{ANY_DEVICE, DevInfo, ParamBasic, ParamDiscard, Params, SECTOR_LEN, attr, param_type},

@@ -2,6 +2,12 @@
 //!
 //! Offsets are checked here at compile time and in the tests against the C header.
 
+mod params;
+
+pub use params::{
+    ParamBasic, ParamDevt, ParamDiscard, ParamDmaAlign, ParamIntegrity, ParamSegment, ParamZoned,
+    Params, attr, param_type, pi_cap, pi_csum,
+};
 use uring_cmd::assert_layout;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -9,6 +15,8 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 pub const SECTOR_LEN: u32 = 512;
 /// `UBLK_MAX_QUEUE_DEPTH`, which also spaces the descriptor areas of the queues.
 pub const MAX_QUEUE_DEPTH: u16 = 4096;
+/// `UBLK_MAX_NR_QUEUES`.
+pub const MAX_NR_QUEUES: u16 = 4096;
 /// [`CtrlCmd::queue_id`] of a command that is for no queue.
 pub const NO_QUEUE: u16 = 0xffff;
 /// [`DevInfo::dev_id`] that lets the driver choose.
@@ -67,9 +75,15 @@ pub mod ctrl {
     pub const UNREG_BUF: u32 = encode::<CtrlCmd>(READ_WRITE, 0x19);
 }
 
+/// The number of a control or queue command in the encoding of Linux 6.0 to 6.3, `UBLK_CMD_*` and `UBLK_IO_*`: the
+/// low byte of the one that is encoded as an ioctl. A driver takes it if it was built with `BLKDEV_UBLK_LEGACY_OPCODES`.
+pub const fn legacy(op: u32) -> u32 {
+    op & 0xff
+}
+
 /// Commands for `/dev/ublkcN`, with [`IoCmd`] as payload.
 pub mod io {
-    use super::{IoCmd, READ_WRITE, encode};
+    use super::{BatchIo, IoCmd, READ_WRITE, encode};
 
     /// `UBLK_U_IO_FETCH_REQ`.
     pub const FETCH_REQ: u32 = encode::<IoCmd>(READ_WRITE, 0x20);
@@ -81,24 +95,44 @@ pub mod io {
     pub const REGISTER_IO_BUF: u32 = encode::<IoCmd>(READ_WRITE, 0x23);
     /// `UBLK_U_IO_UNREGISTER_IO_BUF`.
     pub const UNREGISTER_IO_BUF: u32 = encode::<IoCmd>(READ_WRITE, 0x24);
+    /// `UBLK_U_IO_PREP_IO_CMDS`, with [`BatchIo`] as payload.
+    pub const PREP_IO_CMDS: u32 = encode::<BatchIo>(READ_WRITE, 0x25);
+    /// `UBLK_U_IO_COMMIT_IO_CMDS`, with [`BatchIo`] as payload.
+    pub const COMMIT_IO_CMDS: u32 = encode::<BatchIo>(READ_WRITE, 0x26);
+    /// `UBLK_U_IO_FETCH_IO_CMDS`, with [`BatchIo`] as payload.
+    pub const FETCH_IO_CMDS: u32 = encode::<BatchIo>(READ_WRITE, 0x27);
 }
 
-/// Feature flags of a device, `UBLK_F_*`.
-pub mod feature {
-    /// `UBLK_F_URING_CMD_COMP_IN_TASK`.
-    pub const URING_CMD_COMP_IN_TASK: u64 = 1 << 1;
-    /// `UBLK_F_NEED_GET_DATA`.
-    pub const NEED_GET_DATA: u64 = 1 << 2;
-    /// `UBLK_F_USER_RECOVERY`.
-    pub const USER_RECOVERY: u64 = 1 << 3;
-    /// `UBLK_F_USER_RECOVERY_REISSUE`.
-    pub const USER_RECOVERY_REISSUE: u64 = 1 << 4;
-    /// `UBLK_F_UNPRIVILEGED_DEV`.
-    pub const UNPRIVILEGED_DEV: u64 = 1 << 5;
-    /// `UBLK_F_CMD_IOCTL_ENCODE`.
-    pub const CMD_IOCTL_ENCODE: u64 = 1 << 6;
-    /// `UBLK_F_USER_COPY`.
-    pub const USER_COPY: u64 = 1 << 7;
+/// Results of a fetch, `UBLK_IO_RES_*`. Any other is the errno of a command that was refused.
+pub mod fetch_result {
+    /// A request is there.
+    pub const OK: i32 = 0;
+    /// A WRITE is there, its data is not: [`super::io::NEED_GET_DATA`] brings it.
+    pub const NEED_GET_DATA: i32 = 1;
+    /// The tag is not fetched again (ENODEV).
+    pub const ABORT: i32 = -19;
+}
+
+/// Positions in `/dev/ublkcN` at which the data of a request is read and written in user copy mode.
+pub mod position {
+    /// `UBLKSRV_IO_BUF_OFFSET`: below are the descriptors.
+    pub const IO_BUF_OFFSET: u64 = 0x8000_0000;
+    /// `UBLK_IO_BUF_BITS`: bits of an offset in a request.
+    pub const IO_BUF_BITS: u32 = 25;
+    /// `UBLK_TAG_BITS`.
+    pub const TAG_BITS: u32 = 16;
+    /// `UBLK_QID_OFF`.
+    pub const QID_OFF: u32 = IO_BUF_BITS + TAG_BITS;
+    /// `UBLKSRV_IO_INTEGRITY_FLAG`: the metadata of the request rather than its data.
+    pub const INTEGRITY_FLAG: u64 = 1 << 62;
+
+    /// Where byte `offset` of a request lies.
+    pub fn of(queue: u16, tag: u16, offset: u32) -> u64 {
+        IO_BUF_OFFSET
+            + (u64::from(queue) << QID_OFF)
+            + (u64::from(tag) << IO_BUF_BITS)
+            + u64::from(offset)
+    }
 }
 
 /// States of a device in [`DevInfo::state`], `UBLK_S_DEV_*`.
@@ -123,46 +157,83 @@ pub mod op {
     pub const FLUSH: u8 = 2;
     /// Discard.
     pub const DISCARD: u8 = 3;
+    /// Has a number, and is never sent.
+    pub const WRITE_SAME: u8 = 4;
     /// Write zeroes.
     pub const WRITE_ZEROES: u8 = 5;
+    /// Open a zone.
+    pub const ZONE_OPEN: u8 = 10;
+    /// Close a zone.
+    pub const ZONE_CLOSE: u8 = 11;
+    /// Make a zone full.
+    pub const ZONE_FINISH: u8 = 12;
+    /// Write at the write pointer of a zone.
+    pub const ZONE_APPEND: u8 = 13;
+    /// Make all zones empty.
+    pub const ZONE_RESET_ALL: u8 = 14;
+    /// Make a zone empty.
+    pub const ZONE_RESET: u8 = 15;
+    /// The data is an array of `struct blk_zone`.
+    pub const REPORT_ZONES: u8 = 18;
 }
 
 /// Flags in [`IoDesc::op_flags`], bits 8 to 31, `UBLK_IO_F_*`.
 pub mod io_flag {
+    /// `UBLK_IO_F_FAILFAST_DEV`.
+    pub const FAILFAST_DEV: u32 = 1 << 8;
+    /// `UBLK_IO_F_FAILFAST_TRANSPORT`.
+    pub const FAILFAST_TRANSPORT: u32 = 1 << 9;
+    /// `UBLK_IO_F_FAILFAST_DRIVER`.
+    pub const FAILFAST_DRIVER: u32 = 1 << 10;
+    /// Metadata of a file system.
+    pub const META: u32 = 1 << 11;
     /// Force unit access.
     pub const FUA: u32 = 1 << 13;
     /// Write zeroes without deallocating.
     pub const NOUNMAP: u32 = 1 << 15;
+    /// A page is swapped.
+    pub const SWAP: u32 = 1 << 16;
+    /// Automatic registration has failed; the server has to register the data
+    /// ([`super::auto_buf::FALLBACK`]).
+    pub const NEED_REG_BUF: u32 = 1 << 17;
+    /// There is metadata.
+    pub const INTEGRITY: u32 = 1 << 18;
+    /// [`super::IoDesc::addr`] is a place in a shared buffer, see [`super::shmem`].
+    pub const SHMEM_ZC: u32 = 1 << 19;
 }
 
-/// Which parts of [`Params`] are given, `UBLK_PARAM_TYPE_*`.
-pub mod param_type {
-    /// [`super::Params::basic`], always needed.
-    pub const BASIC: u32 = 1 << 0;
-    /// [`super::Params::discard`].
-    pub const DISCARD: u32 = 1 << 1;
-    /// [`super::Params::devt`], read only.
-    pub const DEVT: u32 = 1 << 2;
-    /// [`super::Params::zoned`].
-    pub const ZONED: u32 = 1 << 3;
-    /// [`super::Params::dma`].
-    pub const DMA_ALIGN: u32 = 1 << 4;
-    /// [`super::Params::seg`].
-    pub const SEGMENT: u32 = 1 << 5;
-    /// [`super::Params::integrity`].
-    pub const INTEGRITY: u32 = 1 << 6;
+/// Flags of automatic registration, which `sqe.addr` of a fetch carries in bits 16 to 23 above the index of the
+/// buffer in bits 0 to 15 (`struct ublk_auto_buf_reg`); the other bits are 0.
+pub mod auto_buf {
+    /// `UBLK_AUTO_BUF_REG_FALLBACK`.
+    pub const FALLBACK: u8 = 1 << 0;
+
+    /// `sqe.addr` for a buffer.
+    pub fn sqe_addr(index: u16, flags: u8) -> u64 {
+        u64::from(index) | u64::from(flags) << 16
+    }
 }
 
-/// Attributes in [`ParamBasic::attrs`], `UBLK_ATTR_*`.
-pub mod attr {
-    /// The device refuses writes.
+/// Flags in [`BatchIo::flags`], `UBLK_BATCH_F_*`.
+pub mod batch {
+    /// Each element has the LBA of a zone append.
+    pub const HAS_ZONE_LBA: u16 = 1 << 0;
+    /// Each element has the address of a buffer.
+    pub const HAS_BUF_ADDR: u16 = 1 << 1;
+    /// As [`super::auto_buf::FALLBACK`], for all elements.
+    pub const AUTO_BUF_REG_FALLBACK: u16 = 1 << 2;
+}
+
+/// Shared memory for zero copy, [`ctrl::REG_BUF`].
+pub mod shmem {
+    /// `UBLK_SHMEM_BUF_READ_ONLY` in [`super::ShmemBufReg::flags`]: only requests that write can lie in it.
     pub const READ_ONLY: u32 = 1 << 0;
-    /// The device is rotational.
-    pub const ROTATIONAL: u32 = 1 << 1;
-    /// The device has a volatile cache, so flushes reach the server.
-    pub const VOLATILE_CACHE: u32 = 1 << 2;
-    /// The server honours FUA; needs [`VOLATILE_CACHE`].
-    pub const FUA: u32 = 1 << 3;
+
+    /// The index of the buffer and the offset in it, from [`super::IoDesc::addr`].
+    pub fn place(addr: u64) -> (u16, u32) {
+        let [o0, o1, o2, o3, i0, i1, ..] = addr.to_le_bytes();
+        (u16::from_le_bytes([i0, i1]), u32::from_le_bytes([o0, o1, o2, o3]))
+    }
 }
 
 /// `struct ublksrv_ctrl_cmd`, the payload of a control command.
@@ -207,6 +278,58 @@ pub struct IoCmd {
 
 assert_layout!(IoCmd, 16 { q_id: 0, tag: 2, result: 4, addr: 8 });
 
+/// `struct ublk_batch_io`, the payload of a batch command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BatchIo {
+    /// The queue.
+    pub q_id: u16,
+    /// See [`batch`].
+    pub flags: u16,
+    /// Elements in the buffer.
+    pub nr_elem: u16,
+    /// Bytes of each: an [`ElemHeader`] and 8 for each optional field.
+    pub elem_bytes: u8,
+    /// Must be 0.
+    pub reserved: u8,
+    /// Must be 0.
+    pub reserved2: u64,
+}
+
+assert_layout!(BatchIo, 16 {
+    q_id: 0, flags: 2, nr_elem: 4, elem_bytes: 6, reserved: 7, reserved2: 8,
+});
+
+/// `struct ublk_elem_header`, one element of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ElemHeader {
+    /// The tag.
+    pub tag: u16,
+    /// Buffer of automatic registration.
+    pub buf_index: u16,
+    /// Result, for a commit.
+    pub result: i32,
+}
+
+assert_layout!(ElemHeader, 8 { tag: 0, buf_index: 2, result: 4 });
+
+/// `struct ublk_shmem_buf_reg`, what [`ctrl::REG_BUF`] is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ShmemBufReg {
+    /// Address of the memory, at a page's boundary.
+    pub addr: u64,
+    /// Its length in bytes, whole pages, at most 4 GiB.
+    pub len: u64,
+    /// See [`shmem`].
+    pub flags: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+
+assert_layout!(ShmemBufReg, 24 { addr: 0, len: 8, flags: 16, reserved: 20 });
+
 /// `struct ublksrv_ctrl_dev_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -227,7 +350,7 @@ pub struct DevInfo {
     pub ublksrv_pid: i32,
     /// Unused.
     pub pad1: u32,
-    /// See [`feature`].
+    /// See [`crate::Features`].
     pub flags: u64,
     /// The server's own.
     pub ublksrv_flags: u64,
@@ -245,179 +368,6 @@ assert_layout!(DevInfo, 64 {
     nr_hw_queues: 0, queue_depth: 2, state: 4, io_desc_size: 6, max_io_buf_bytes: 8, dev_id: 12,
     ublksrv_pid: 16, pad1: 20, flags: 24, ublksrv_flags: 32, owner_uid: 40, owner_gid: 44,
     reserved1: 48, reserved2: 56,
-});
-
-/// `struct ublk_param_basic`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct ParamBasic {
-    /// See [`attr`].
-    pub attrs: u32,
-    /// Logarithm of the logical block length in bytes, 9 to 12.
-    pub logical_bs_shift: u8,
-    /// Logarithm of the physical block length in bytes.
-    pub physical_bs_shift: u8,
-    /// Logarithm of the optimal length of a request in bytes.
-    pub io_opt_shift: u8,
-    /// Logarithm of the smallest efficient length of a request in bytes.
-    pub io_min_shift: u8,
-    /// Longest request in sectors.
-    pub max_sectors: u32,
-    /// Boundary no request crosses, in sectors; 0 for none.
-    pub chunk_sectors: u32,
-    /// Capacity in sectors.
-    pub dev_sectors: u64,
-    /// Boundary no segment crosses, as a mask.
-    pub virt_boundary_mask: u64,
-}
-
-assert_layout!(ParamBasic, 32 {
-    attrs: 0, logical_bs_shift: 4, physical_bs_shift: 5, io_opt_shift: 6, io_min_shift: 7,
-    max_sectors: 8, chunk_sectors: 12, dev_sectors: 16, virt_boundary_mask: 24,
-});
-
-/// `struct ublk_param_discard`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct ParamDiscard {
-    /// Offset of the first discardable unit in bytes.
-    pub discard_alignment: u32,
-    /// Unit of discarding in bytes.
-    pub discard_granularity: u32,
-    /// Longest discard in sectors; 0 for no support.
-    pub max_discard_sectors: u32,
-    /// Longest write-zeroes in sectors; 0 for no support.
-    pub max_write_zeroes_sectors: u32,
-    /// Ranges in one discard; 1.
-    pub max_discard_segments: u16,
-    /// Unused.
-    pub reserved0: u16,
-}
-
-assert_layout!(ParamDiscard, 20 {
-    discard_alignment: 0, discard_granularity: 4, max_discard_sectors: 8,
-    max_write_zeroes_sectors: 12, max_discard_segments: 16, reserved0: 18,
-});
-
-/// `struct ublk_param_devt`, read only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct ParamDevt {
-    /// Of `/dev/ublkcN`.
-    pub char_major: u32,
-    /// Of `/dev/ublkcN`.
-    pub char_minor: u32,
-    /// Of `/dev/ublkbN`.
-    pub disk_major: u32,
-    /// Of `/dev/ublkbN`.
-    pub disk_minor: u32,
-}
-
-assert_layout!(ParamDevt, 16 { char_major: 0, char_minor: 4, disk_major: 8, disk_minor: 12 });
-
-/// `struct ublk_param_zoned`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct ParamZoned {
-    /// Limit of open zones; 0 for none.
-    pub max_open_zones: u32,
-    /// Limit of active zones; 0 for none.
-    pub max_active_zones: u32,
-    /// Longest zone append in sectors.
-    pub max_zone_append_sectors: u32,
-    /// Unused.
-    pub reserved: [u8; 20],
-}
-
-assert_layout!(ParamZoned, 32 {
-    max_open_zones: 0, max_active_zones: 4, max_zone_append_sectors: 8, reserved: 12,
-});
-
-/// `struct ublk_param_dma_align`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct ParamDmaAlign {
-    /// Alignment of data in memory less one, in bytes.
-    pub alignment: u32,
-    /// Unused.
-    pub pad: [u8; 4],
-}
-
-assert_layout!(ParamDmaAlign, 8 { alignment: 0, pad: 4 });
-
-/// `struct ublk_param_segment`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct ParamSegment {
-    /// Boundary no segment crosses, as a mask.
-    pub seg_boundary_mask: u64,
-    /// Longest segment in bytes.
-    pub max_segment_size: u32,
-    /// Segments in one request.
-    pub max_segments: u16,
-    /// Unused.
-    pub pad: [u8; 2],
-}
-
-assert_layout!(ParamSegment, 16 {
-    seg_boundary_mask: 0, max_segment_size: 8, max_segments: 12, pad: 14,
-});
-
-/// `struct ublk_param_integrity`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct ParamIntegrity {
-    /// `LBMD_PI_CAP_*`.
-    pub flags: u32,
-    /// Segments of metadata in one request; 0 for no limit.
-    pub max_integrity_segments: u16,
-    /// Logarithm of the protection interval in bytes.
-    pub interval_exp: u8,
-    /// Metadata of one interval in bytes.
-    pub metadata_size: u8,
-    /// Where the protection information starts in the metadata.
-    pub pi_offset: u8,
-    /// `LBMD_PI_CSUM_*`.
-    pub csum_type: u8,
-    /// Bytes of the application tag.
-    pub tag_size: u8,
-    /// Unused.
-    pub pad: [u8; 5],
-}
-
-assert_layout!(ParamIntegrity, 16 {
-    flags: 0, max_integrity_segments: 4, interval_exp: 6, metadata_size: 7, pi_offset: 8,
-    csum_type: 9, tag_size: 10, pad: 11,
-});
-
-/// `struct ublk_params`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Params {
-    /// Bytes of this structure the caller knows.
-    pub len: u32,
-    /// See [`param_type`].
-    pub types: u32,
-    /// Capacity and limits.
-    pub basic: ParamBasic,
-    /// Discard and write-zeroes.
-    pub discard: ParamDiscard,
-    /// Device numbers.
-    pub devt: ParamDevt,
-    /// Zones.
-    pub zoned: ParamZoned,
-    /// Alignment of data.
-    pub dma: ParamDmaAlign,
-    /// Padding of the C compiler.
-    pub pad0: u32,
-    /// Segments of data.
-    pub seg: ParamSegment,
-    /// Protection information.
-    pub integrity: ParamIntegrity,
-}
-
-assert_layout!(Params, 152 {
-    len: 0, types: 4, basic: 8, discard: 40, devt: 60, zoned: 76, dma: 108, seg: 120, integrity: 136,
 });
 
 /// `struct ublksrv_io_desc`, one per tag in the memory shared with the driver.

@@ -4,9 +4,11 @@
 mod c_probe;
 
 use c_probe::Item;
+use ublk::Features;
 use ublk::uapi::{
-    CtrlCmd, DevInfo, IoCmd, IoDesc, ParamBasic, ParamDevt, ParamDiscard, ParamDmaAlign,
-    ParamIntegrity, ParamSegment, ParamZoned, Params, ctrl, io,
+    BatchIo, CtrlCmd, DevInfo, ElemHeader, IoCmd, IoDesc, ParamBasic, ParamDevt, ParamDiscard,
+    ParamDmaAlign, ParamIntegrity, ParamSegment, ParamZoned, Params, ShmemBufReg, auto_buf, batch,
+    ctrl, io, io_flag, op, position, shmem,
 };
 
 /// Our number, its name in C, and the number written out, for headers that lack the name.
@@ -35,6 +37,57 @@ const COMMANDS: &[(u32, &str, u32)] = &[
     (io::NEED_GET_DATA,          "UBLK_U_IO_NEED_GET_DATA",         0xc010_7522),
     (io::REGISTER_IO_BUF,        "UBLK_U_IO_REGISTER_IO_BUF",       0xc010_7523),
     (io::UNREGISTER_IO_BUF,      "UBLK_U_IO_UNREGISTER_IO_BUF",     0xc010_7524),
+    (io::PREP_IO_CMDS,           "UBLK_U_IO_PREP_IO_CMDS",          0xc010_7525),
+    (io::COMMIT_IO_CMDS,         "UBLK_U_IO_COMMIT_IO_CMDS",        0xc010_7526),
+    (io::FETCH_IO_CMDS,          "UBLK_U_IO_FETCH_IO_CMDS",         0xc010_7527),
+];
+
+/// As above, for what is not a command.
+#[rustfmt::skip]
+const NUMBERS: &[(u64, &str, u64)] = &[
+    (Features::SUPPORT_ZERO_COPY.bits(),       "UBLK_F_SUPPORT_ZERO_COPY",       0x1),
+    (Features::URING_CMD_COMP_IN_TASK.bits(),  "UBLK_F_URING_CMD_COMP_IN_TASK",  0x2),
+    (Features::NEED_GET_DATA.bits(),           "UBLK_F_NEED_GET_DATA",           0x4),
+    (Features::USER_RECOVERY.bits(),           "UBLK_F_USER_RECOVERY",           0x8),
+    (Features::USER_RECOVERY_REISSUE.bits(),   "UBLK_F_USER_RECOVERY_REISSUE",   0x10),
+    (Features::UNPRIVILEGED_DEV.bits(),        "UBLK_F_UNPRIVILEGED_DEV",        0x20),
+    (Features::CMD_IOCTL_ENCODE.bits(),        "UBLK_F_CMD_IOCTL_ENCODE",        0x40),
+    (Features::USER_COPY.bits(),               "UBLK_F_USER_COPY",               0x80),
+    (Features::ZONED.bits(),                   "UBLK_F_ZONED",                   0x100),
+    (Features::USER_RECOVERY_FAIL_IO.bits(),   "UBLK_F_USER_RECOVERY_FAIL_IO",   0x200),
+    (Features::UPDATE_SIZE.bits(),             "UBLK_F_UPDATE_SIZE",             0x400),
+    (Features::AUTO_BUF_REG.bits(),            "UBLK_F_AUTO_BUF_REG",            0x800),
+    (Features::QUIESCE.bits(),                 "UBLK_F_QUIESCE",                 0x1000),
+    (Features::PER_IO_DAEMON.bits(),           "UBLK_F_PER_IO_DAEMON",           0x2000),
+    (Features::BUF_REG_OFF_DAEMON.bits(),      "UBLK_F_BUF_REG_OFF_DAEMON",      0x4000),
+    (Features::BATCH_IO.bits(),                "UBLK_F_BATCH_IO",                0x8000),
+    (Features::INTEGRITY.bits(),               "UBLK_F_INTEGRITY",               0x1_0000),
+    (Features::SAFE_STOP_DEV.bits(),           "UBLK_F_SAFE_STOP_DEV",           0x2_0000),
+    (Features::NO_AUTO_PART_SCAN.bits(),       "UBLK_F_NO_AUTO_PART_SCAN",       0x4_0000),
+    (Features::SHMEM_ZC.bits(),                "UBLK_F_SHMEM_ZC",                0x8_0000),
+    (Features::IO_DESC_SIZE.bits(),            "UBLK_F_IO_DESC_SIZE",            0x10_0000),
+    (op::ZONE_OPEN as u64,                     "UBLK_IO_OP_ZONE_OPEN",           10),
+    (op::ZONE_CLOSE as u64,                    "UBLK_IO_OP_ZONE_CLOSE",          11),
+    (op::ZONE_FINISH as u64,                   "UBLK_IO_OP_ZONE_FINISH",         12),
+    (op::ZONE_APPEND as u64,                   "UBLK_IO_OP_ZONE_APPEND",         13),
+    (op::ZONE_RESET_ALL as u64,                "UBLK_IO_OP_ZONE_RESET_ALL",      14),
+    (op::ZONE_RESET as u64,                    "UBLK_IO_OP_ZONE_RESET",          15),
+    (op::REPORT_ZONES as u64,                  "UBLK_IO_OP_REPORT_ZONES",        18),
+    (io_flag::META as u64,                     "UBLK_IO_F_META",                 0x800),
+    (io_flag::FUA as u64,                      "UBLK_IO_F_FUA",                  0x2000),
+    (io_flag::NOUNMAP as u64,                  "UBLK_IO_F_NOUNMAP",              0x8000),
+    (io_flag::SWAP as u64,                     "UBLK_IO_F_SWAP",                 0x1_0000),
+    (io_flag::NEED_REG_BUF as u64,             "UBLK_IO_F_NEED_REG_BUF",         0x2_0000),
+    (io_flag::INTEGRITY as u64,                "UBLK_IO_F_INTEGRITY",            0x4_0000),
+    (io_flag::SHMEM_ZC as u64,                 "UBLK_IO_F_SHMEM_ZC",             0x8_0000),
+    (position::IO_BUF_OFFSET,                  "UBLKSRV_IO_BUF_OFFSET",          0x8000_0000),
+    (position::QID_OFF as u64,                 "UBLK_QID_OFF",                   41),
+    (position::INTEGRITY_FLAG,                 "UBLKSRV_IO_INTEGRITY_FLAG",      1 << 62),
+    (batch::HAS_ZONE_LBA as u64,               "UBLK_BATCH_F_HAS_ZONE_LBA",      1),
+    (batch::HAS_BUF_ADDR as u64,               "UBLK_BATCH_F_HAS_BUF_ADDR",      2),
+    (batch::AUTO_BUF_REG_FALLBACK as u64,      "UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK", 4),
+    (auto_buf::FALLBACK as u64,                "UBLK_AUTO_BUF_REG_FALLBACK",     1),
+    (shmem::READ_ONLY as u64,                  "UBLK_SHMEM_BUF_READ_ONLY",       1),
 ];
 
 #[test]
@@ -70,6 +123,17 @@ fn ublk_structures_and_commands_are_those_of_the_header() {
     );
     layout_items!(items, IoDesc, "ublksrv_io_desc", [op_flags, nr_sectors, start_sector, addr]);
     param_items(&mut items);
+    layout_items!(
+        items,
+        BatchIo,
+        "ublk_batch_io",
+        [q_id, flags, nr_elem, elem_bytes, reserved, reserved2]
+    );
+    layout_items!(items, ElemHeader, "ublk_elem_header", [tag, buf_index, result]);
+    layout_items!(items, ShmemBufReg, "ublk_shmem_buf_reg", [addr, len, flags, reserved]);
+    for (ours, name, _) in NUMBERS {
+        items.push(Item { group: "numbers", expression: (*name).into(), ours: *ours });
+    }
     for (ours, name, _) in COMMANDS {
         items.push(Item { group: "commands", expression: (*name).into(), ours: (*ours).into() });
     }
@@ -160,4 +224,16 @@ fn commands_have_the_documented_numbers() {
     for (ours, name, documented) in COMMANDS {
         assert_eq!(ours, documented, "{name}");
     }
+    for (ours, name, documented) in NUMBERS {
+        assert_eq!(ours, documented, "{name}");
+    }
+}
+
+/// include/uapi/linux/ublk_cmd.h: UBLKSRV_IO_BUF_OFFSET + (q_id << 41) + (tag << 25) + offset;
+/// ublk_auto_buf_reg_to_sqe_addr; ublk_shmem_zc_index and _offset.
+#[test]
+fn packed_numbers_are_those_of_the_header_s_functions() {
+    assert_eq!(position::of(3, 5, 0x1234), 0x8000_0000 + (3 << 41) + (5 << 25) + 0x1234);
+    assert_eq!(auto_buf::sqe_addr(0x1234, 1), 0x1_1234);
+    assert_eq!(shmem::place(0x0002_8765_4321), (2, 0x8765_4321));
 }

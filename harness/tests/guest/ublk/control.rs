@@ -35,7 +35,7 @@ fn get_features_has_the_bits_of_6_13() {
     assert_eq!(result, Ok(0));
     let features = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
     assert_eq!(features & 0x3ff, 0x3ff, "{features:#x}");
-    assert_eq!(control.features().expect("GET_FEATURES"), features);
+    assert_eq!(control.features().expect("GET_FEATURES").bits(), features);
 }
 
 /// ublk_drv.c:ublk_ctrl_get_features: any other length is EINVAL.

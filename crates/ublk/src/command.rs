@@ -23,6 +23,10 @@ pub(crate) struct Command {
     pub(crate) payload: Payload,
     /// Overwrites the `addr` of the payload.
     pub(crate) memory: Pointer,
+    /// Stands in for address 0: the index of a registered buffer, at which no process has memory.
+    pub(crate) number: u16,
+    /// `sqe.addr`, which this driver takes for no address but for numbers ([`crate::uapi::auto_buf`]).
+    pub(crate) sqe_addr: u64,
     pub(crate) user_data: u64,
 }
 
@@ -31,7 +35,10 @@ pub(crate) struct Command {
 // A length that lies runs into the guard page behind the buffer.
 unsafe impl Operation for Command {
     fn sqe(&mut self) -> Sqe {
-        let address = self.memory.address();
+        let address = match &mut self.memory {
+            Pointer::Null => self.number.into(),
+            memory => memory.address(),
+        };
         let payload = match &mut self.payload {
             Payload::Ctrl(ctrl) => {
                 ctrl.addr = address;
@@ -42,7 +49,8 @@ unsafe impl Operation for Command {
                 io.as_bytes()
             }
         };
-        Sqe::uring_cmd(self.file.as_raw_fd(), self.cmd_op, payload, self.user_data)
+        let sqe = Sqe::uring_cmd(self.file.as_raw_fd(), self.cmd_op, payload, self.user_data);
+        Sqe { addr: self.sqe_addr, ..sqe }
     }
 
     /// Leaks the memory and lets go of the file: a char device that stays open cannot be deleted.

@@ -106,6 +106,8 @@ impl Control {
             cmd_op: op,
             payload: Payload::Ctrl(command),
             memory,
+            number: 0,
+            sqe_addr: 0,
             user_data: token,
         };
         self.ring.push(command).map_err(|refused| refused.kind)?;

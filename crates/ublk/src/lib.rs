@@ -1,7 +1,7 @@
 //! The userspace block driver ublk: its control and queue protocol, a server, and targets.
 //!
-//! [`Server::start`] makes a block device whose requests a [`Target`] answers, in copy mode: the
-//! driver copies data between its requests and one buffer per tag. [`Control`] speaks to the driver
+//! [`Server::start`] makes a block device whose requests a [`Target`] answers. Their data moves in any of the ways the
+//! driver has ([`DataMode`]); every target works with each. [`Faults`] make things go wrong. [`Control`] speaks to the driver
 //! alone, for devices of other processes and for commands that a test bends ([`Control::begin`]).
 //!
 //! This crate must not know SCSI, nor anything of the test bench.
@@ -14,18 +14,26 @@ pub mod control;
 #[expect(unsafe_code, reason = "the driver's memory is mapped")]
 mod descriptors;
 mod error;
+mod faults;
 mod features;
+mod mode;
 mod queue;
+mod raw;
 pub mod server;
 pub mod target;
+#[expect(unsafe_code, reason = "the promise a ring asks for about memory")]
+mod transfer;
 pub mod uapi;
 
 pub use command::QueueCommand;
 pub use control::{Control, Reply};
 pub use error::Error;
+pub use faults::Faults;
 pub use features::Features;
+pub use mode::{DataMode, Fallback};
 pub use queue::QueueError;
+pub use raw::{RawCommand, RawQueue, RawReply};
 pub use rustix::io::Errno;
 pub use server::{Config, Server};
-pub use target::{Hold, NotHeld, Op, RamTarget, Request, Target};
+pub use target::{FileTarget, Hold, NotHeld, NullTarget, Op, Place, RamTarget, Request, Target};
 pub use uring_cmd::{Buffer, CqeSize, Pointer, Region, Shape, SqeSize};

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileTypeExt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
@@ -20,9 +21,15 @@ use zerocopy::FromZeros;
 use crate::{
     control::{Control, open},
     error::Error,
+    faults::Faults,
+    features::Features,
+    mode::{DataMode, Fallback},
     queue::{QueueError, QueueSpec, serve},
     target::Target,
-    uapi::{ANY_DEVICE, DevInfo, ParamBasic, ParamDiscard, Params, SECTOR_LEN, attr, param_type},
+    uapi::{
+        ANY_DEVICE, DevInfo, IO_DESC_LEN, ParamBasic, ParamDiscard, Params, SECTOR_LEN, attr,
+        param_type,
+    },
 };
 
 /// What a device is to be.
@@ -34,6 +41,12 @@ pub struct Config {
     pub params: Params,
     /// Bound of each step of starting, stopping and deleting.
     pub timeout: Duration,
+    /// Threads that share the tags of each queue; at most one for each tag.
+    pub threads: u16,
+    /// What automatic registration does when it cannot register.
+    pub fallback: Fallback,
+    /// What goes wrong.
+    pub faults: Option<Arc<Faults>>,
 }
 
 impl Config {
@@ -67,7 +80,28 @@ impl Config {
             max_discard_segments: 1,
             reserved0: 0,
         };
-        Config { info, params, timeout: Duration::from_secs(30) }
+        let timeout = Duration::from_secs(30);
+        Config { info, params, timeout, threads: 1, fallback: Fallback::Fail, faults: None }
+    }
+
+    /// Asks for these features too.
+    #[must_use]
+    pub fn with(mut self, features: Features) -> Self {
+        self.info.flags |= features.bits();
+        self
+    }
+
+    /// Data moves so.
+    #[must_use]
+    pub fn mode(self, mode: DataMode) -> Self {
+        self.with(mode.features())
+    }
+
+    /// This goes wrong.
+    #[must_use]
+    pub fn faults(mut self, faults: &Arc<Faults>) -> Self {
+        self.faults = Some(faults.clone());
+        self
     }
 
     /// Sets the number of queues, which the driver lowers to the number of CPUs, and of tags in each.
@@ -94,10 +128,11 @@ struct QueueThread {
 pub struct Server {
     control: Control,
     info: DevInfo,
-    timeout: Duration,
+    config: Config,
     queues: Vec<QueueThread>,
     abandon: Arc<AtomicBool>,
-    deleted: bool,
+    /// Somebody else's from now on, or nobody's.
+    released: bool,
 }
 
 impl Server {
@@ -106,42 +141,70 @@ impl Server {
         let mut control = Control::open()?;
         control.set_timeout(config.timeout);
         let info = control.add(&config.info)?;
-        let mut server = Server {
-            control,
-            info,
-            timeout: config.timeout,
-            queues: Vec::new(),
-            abandon: Arc::default(),
-            deleted: false,
-        };
+        let mut server = Server::of(control, info, config);
         server.control.set_params(info.dev_id, &config.params)?;
         server.serve(&target)?;
         server.control.start(info.dev_id)?;
-        server.info = server.control.info(info.dev_id)?;
-        let path = server.block_path();
+        server.ready()
+    }
+
+    /// Takes over a device whose server has died or left. Of the configuration only the server's part counts; what the
+    /// device is stays as it was.
+    pub fn recover(dev_id: u32, config: &Config, target: Arc<dyn Target>) -> Result<Self, Error> {
+        let mut control = Control::open()?;
+        control.set_timeout(config.timeout);
+        control.start_recovery(dev_id)?;
+        let info = control.info(dev_id)?;
+        let mut server = Server::of(control, info, config);
+        let recovered = server.serve(&target).and_then(|()| server.control.end_recovery(dev_id));
+        if let Err(error) = recovered {
+            // It was not ours to delete.
+            server.leave();
+            return Err(error);
+        }
+        server.ready()
+    }
+
+    fn of(control: Control, info: DevInfo, config: &Config) -> Self {
+        let (config, abandon) = (config.clone(), Arc::default());
+        Server { control, info, config, queues: Vec::new(), abandon, released: false }
+    }
+
+    fn ready(mut self) -> Result<Self, Error> {
+        self.info = self.control.info(self.info.dev_id)?;
+        let path = self.block_path();
         match path.metadata() {
-            Ok(node) if node.file_type().is_block_device() => Ok(server),
+            Ok(node) if node.file_type().is_block_device() => Ok(self),
             Ok(_) => Err(Error::Open { path, source: io::ErrorKind::InvalidInput.into() }),
             Err(source) => Err(Error::Open { path, source }),
         }
     }
 
-    /// Starts the thread of every queue and waits until each has fetched all its tags.
+    /// Starts the threads of every queue and waits until each has fetched all its tags.
     fn serve(&mut self, target: &Arc<dyn Target>) -> Result<(), Error> {
         let device = Arc::new(open(self.char_path())?);
         let (fetching, fetched) = channel();
+        let threads = self.config.threads.clamp(1, self.info.queue_depth);
         for queue in 0..self.info.nr_hw_queues {
-            let thread = self.spawn(queue, &device, target, fetching.clone())?;
-            self.queues.push(thread);
+            for thread in 0..threads {
+                let bound = |at: u16| {
+                    let tags = u32::from(self.info.queue_depth) * u32::from(at);
+                    u16::try_from(tags / u32::from(threads)).expect("no more than the depth")
+                };
+                let tags = bound(thread)..bound(thread + 1);
+                let thread = self.spawn(queue, tags, &device, target, fetching.clone())?;
+                self.queues.push(thread);
+            }
         }
         // From here on only the queues keep the char device open and the channel alive.
         drop((device, fetching));
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.config.timeout;
         for _ in 0..self.queues.len() {
             let left = deadline.saturating_duration_since(Instant::now());
-            // `false` and a closed channel are a thread that ended; stopping collects its reason.
+            // `false` and a closed channel are a thread that ended; its reason is collected here.
             if fetched.recv_timeout(left) != Ok(true) {
-                self.stop()?;
+                self.abandon.store(true, Ordering::Relaxed);
+                self.join(Instant::now() + self.config.timeout)?;
                 return Err(Error::NotFetching);
             }
         }
@@ -151,21 +214,32 @@ impl Server {
     fn spawn(
         &self,
         queue: u16,
+        tags: Range<u16>,
         device: &Arc<File>,
         target: &Arc<dyn Target>,
         fetching: Sender<bool>,
     ) -> Result<QueueThread, Error> {
+        let features = Features::from_bits_retain(self.info.flags);
         let spec = QueueSpec {
             device: device.clone(),
             queue,
             depth: self.info.queue_depth,
+            tags: tags.clone(),
             buffer_len: usize::try_from(self.info.max_io_buf_bytes).expect("at least 32 bits"),
+            // Before 7.3 the field was padding.
+            stride: match features.contains(Features::IO_DESC_SIZE) {
+                true => self.info.io_desc_size,
+                false => IO_DESC_LEN,
+            },
+            mode: DataMode::of(&self.info),
+            fallback: self.config.fallback,
+            faults: self.config.faults.clone(),
             abandon: self.abandon.clone(),
         };
         let target = target.clone();
         let (end, ending) = channel();
         thread::Builder::new()
-            .name(format!("ublk{}q{queue}", self.info.dev_id))
+            .name(format!("ublk{}q{queue}t{}", self.info.dev_id, tags.start))
             .spawn(move || {
                 // Unwinding drops the ring and closes the device, so its requests fail.
                 let run = catch_unwind(AssertUnwindSafe(|| serve(spec, &*target, &fetching)));
@@ -212,7 +286,25 @@ impl Server {
     /// had ended in an error is reported.
     pub fn stop(&mut self) -> Result<(), Error> {
         self.control.stop(self.info.dev_id)?;
-        self.join(Instant::now() + self.timeout)
+        self.join(Instant::now() + self.config.timeout)
+    }
+
+    /// Gives all fetches back and ends the queues; the block device stays, for [`Server::recover`]. Needs
+    /// [`Features::QUIESCE`]. On an error the server goes on, as far as the driver lets it.
+    pub fn quiesce(&mut self, patience: Duration) -> Result<(), Error> {
+        self.control.quiesce(self.info.dev_id, patience)?;
+        self.released = true;
+        self.join(Instant::now() + self.config.timeout)
+    }
+
+    /// Ends as a server does that dies: its queues drop what they have, and nobody stops the device. Returns when they
+    /// have ended. What they ended in is of no interest any more.
+    pub fn leave(mut self) {
+        self.abandon.store(true, Ordering::Relaxed);
+        if let Err(error) = self.join(Instant::now() + self.config.timeout) {
+            tracing::info!(dev_id = self.info.dev_id, %error, "a server that left");
+        }
+        self.released = true;
     }
 
     /// Stops the device and removes it.
@@ -223,7 +315,7 @@ impl Server {
 
     fn remove(&mut self) -> Result<(), Error> {
         self.control.delete(self.info.dev_id)?;
-        self.deleted = true;
+        self.released = true;
         Ok(())
     }
 
@@ -250,7 +342,7 @@ impl Drop for Server {
     /// Stops and deletes the device if that is still to be done. What fails is logged: there is no
     /// other way to say it, and mostly an error is under way already.
     fn drop(&mut self) {
-        if self.deleted {
+        if self.released {
             return;
         }
         let stopped = self.stop();

@@ -19,6 +19,8 @@ pub const MAX_QUEUE_DEPTH: u16 = 4096;
 pub const MAX_NR_QUEUES: u16 = 4096;
 /// [`CtrlCmd::queue_id`] of a command that is for no queue.
 pub const NO_QUEUE: u16 = 0xffff;
+/// Bytes of a descriptor, [`IoDesc`], unless the device has chosen more.
+pub const IO_DESC_LEN: u16 = 24;
 /// [`DevInfo::dev_id`] that lets the driver choose.
 pub const ANY_DEVICE: u32 = u32::MAX;
 

@@ -1,13 +1,17 @@
 //! What answers the requests of a device.
 
+mod file;
+
 use std::{
     fmt,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    fs::File,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use rustix::io::Errno;
 
+pub use self::file::FileTarget;
 use crate::uapi::{SECTOR_LEN, op};
 
 /// What a request wants.
@@ -64,6 +68,20 @@ impl Request<'_> {
     pub fn len_bytes(&self) -> u64 {
         u64::from(self.sectors) * u64::from(SECTOR_LEN)
     }
+
+    /// Where it starts in bytes; EIO if no medium reaches so far.
+    pub fn start_byte(&self) -> Result<u64, Errno> {
+        self.start_sector.checked_mul(SECTOR_LEN.into()).ok_or(Errno::IO)
+    }
+}
+
+/// Where the data of a request lies on its medium.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The file.
+    pub file: Arc<File>,
+    /// Offset in it in bytes.
+    pub offset: u64,
 }
 
 /// Answers requests. Called on the thread of the request's queue, which answers nothing else
@@ -72,6 +90,36 @@ pub trait Target: Send + Sync {
     /// Does what the request wants and returns the number of bytes done, or the error the block
     /// layer shall see. A flush returns 0.
     fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno>;
+
+    /// Where the data of a read or write lies, if the medium is a file: then the queue moves it by its own ring, from
+    /// or to the driver's memory where the device allows it, and nobody calls [`Target::handle`].
+    fn place(&self, request: &Request<'_>) -> Option<Place> {
+        let _none = request;
+        None
+    }
+
+    /// Whether it looks at data at all. If not, the data of a request that the driver would have to be asked for stays
+    /// where it is.
+    fn needs_data(&self) -> bool {
+        true
+    }
+}
+
+/// Does nothing, and says it was done: to measure what is left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NullTarget;
+
+impl Target for NullTarget {
+    fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno> {
+        match request.op {
+            Op::Flush => Ok(0),
+            _ => Ok(u32::try_from(request.len_bytes()).unwrap_or(u32::MAX)),
+        }
+    }
+
+    fn needs_data(&self) -> bool {
+        false
+    }
 }
 
 /// A medium of memory. Discarded and write-zeroed ranges read as zeroes.

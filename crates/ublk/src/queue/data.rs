@@ -1,0 +1,216 @@
+//! The data of requests: how it gets from the application to the medium and back.
+
+use std::{os::fd::AsFd, sync::Arc};
+
+use rustix::io::{Errno, pread, pwrite};
+use uring_cmd::{Either, Pointer};
+
+use super::{Queue, QueueError, Slot, Stage};
+use crate::{
+    mode::DataMode,
+    target::{Op, Place},
+    transfer::{Memory, Transfer},
+    uapi::{io as io_op, io_flag, position},
+};
+
+/// Moves all bytes by a call that may move fewer.
+fn all(len: usize, mut piece: impl FnMut(usize) -> rustix::io::Result<usize>) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < len {
+        match piece(done) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(more) => done += more,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Queue<'_> {
+    /// Does what a request wants, or begins to.
+    pub(super) fn execute(&mut self, tag: u16) -> Result<(), QueueError> {
+        let buffer_len = self.spec.buffer_len;
+        let slot = self.slot(tag);
+        slot.stage = Stage::Executing;
+        let len = slot.data_len();
+        if !slot.effect.executes() || slot.effect.short == Some(0) {
+            return self.done(tag);
+        }
+        if !slot.moves_data() {
+            return self.handle(tag, 0);
+        }
+        let fits = usize::try_from(len).ok().filter(|len| *len <= buffer_len);
+        let len = fits.ok_or(QueueError::TooLong { tag, len })?;
+        let by_server = slot.descriptor.op_flags & io_flag::NEED_REG_BUF != 0;
+        match self.spec.mode {
+            DataMode::Copy | DataMode::GetData => self.by_buffer(tag, len),
+            _ if !self.target.needs_data() => self.handle(tag, 0),
+            DataMode::UserCopy => match self.copy_from_request(tag, len) {
+                Ok(()) => self.by_buffer(tag, len),
+                Err(errno) => self.failed(tag, errno),
+            },
+            DataMode::AutoBuf if !by_server => self.move_registered(tag),
+            DataMode::ZeroCopy | DataMode::AutoBuf => {
+                self.slot(tag).stage = Stage::Registering;
+                self.push(io_op::REGISTER_IO_BUF, tag, 0, Pointer::Null)
+            }
+        }
+    }
+
+    fn failed(&mut self, tag: u16, errno: Errno) -> Result<(), QueueError> {
+        self.slot(tag).outcome = Err(errno);
+        self.done(tag)
+    }
+
+    /// Has the target do it at once, with the first `len` bytes of the buffer as data.
+    fn handle(&mut self, tag: u16, len: usize) -> Result<(), QueueError> {
+        self.ask(tag, len);
+        self.finish_copy(tag)
+    }
+
+    fn ask(&mut self, tag: u16, len: usize) {
+        let (queue, target) = (self.spec.queue, self.target);
+        let slot = self.slot(tag);
+        let descriptor = slot.descriptor;
+        let buffer = slot.buffer.as_mut().expect("a request has its buffer");
+        let mut request = Slot::request(&descriptor, queue, tag, &mut buffer[..len]);
+        let outcome = target.handle(&mut request);
+        tracing::debug!(queue, tag, op = ?request.op, ?outcome, "request");
+        slot.outcome = outcome;
+    }
+
+    /// Where the data of a tag's request lies on the medium, if that is a file.
+    fn place(&mut self, tag: u16) -> Option<Place> {
+        let descriptor = self.slot(tag).descriptor;
+        self.target.place(&Slot::request(&descriptor, self.spec.queue, tag, &mut []))
+    }
+
+    /// Data is in the buffer, or comes there.
+    fn by_buffer(&mut self, tag: u16, len: usize) -> Result<(), QueueError> {
+        let Some(place) = self.place(tag) else { return self.handle(tag, len) };
+        let memory = Memory::Buffer(self.slot(tag).take_buffer());
+        self.transfer(tag, &place, len, memory)
+    }
+
+    /// Data is in the ring's table, and goes to the medium, or to the scratch file, without a look at it.
+    pub(super) fn move_registered(&mut self, tag: u16) -> Result<(), QueueError> {
+        let len = usize::try_from(self.slot(tag).data_len()).expect("it fits the buffer");
+        let place = match self.place(tag) {
+            Some(place) => place,
+            None => {
+                let place = self.scratch(tag);
+                if self.op(tag) == Op::Read {
+                    self.ask(tag, len);
+                    let buffer = self.slot(tag).buffer.take().expect("a request has its buffer");
+                    let written = all(len, |done| {
+                        pwrite(&place.file, &buffer[done..len], place.offset + done as u64)
+                    });
+                    self.slot(tag).buffer = Some(buffer);
+                    let failed = written.err().or(self.slot(tag).outcome.err());
+                    if let Some(errno) = failed {
+                        return self.failed(tag, errno);
+                    }
+                }
+                place
+            }
+        };
+        self.transfer(tag, &place, len, Memory::Registered(self.index(tag)))
+    }
+
+    /// The part of the scratch file that is a tag's.
+    fn scratch(&self, tag: u16) -> Place {
+        let file = self.scratch.clone().expect("there is one where data is registered");
+        let len = u64::try_from(self.spec.buffer_len).expect("an address has 64 bits");
+        Place { file, offset: u64::from(self.index(tag)) * len }
+    }
+
+    fn op(&mut self, tag: u16) -> Op {
+        Op::from(self.slot(tag).number())
+    }
+
+    fn transfer(
+        &mut self,
+        tag: u16,
+        place: &Place,
+        len: usize,
+        memory: Memory,
+    ) -> Result<(), QueueError> {
+        let transfer = Transfer {
+            file: Arc::clone(&place.file),
+            offset: place.offset,
+            len: u32::try_from(len).expect("a request is shorter than 4 GiB"),
+            to_file: self.op(tag) == Op::Write,
+            memory,
+            user_data: tag.into(),
+        };
+        self.ring.push(Either::Second(transfer)).map_err(|refused| refused.kind)?;
+        Ok(())
+    }
+
+    /// A transfer has ended.
+    pub(super) fn moved(&mut self, transfer: Transfer, res: i32) -> Result<(), QueueError> {
+        let tag = u16::try_from(transfer.user_data).expect("a tag");
+        let moved = u32::try_from(res).map_err(|_| Errno::from_raw_os_error(-res));
+        let registered = match transfer.memory {
+            Memory::Buffer(buffer) => {
+                self.slot(tag).buffer = Some(buffer);
+                false
+            }
+            Memory::Registered(_) => true,
+        };
+        let by_scratch = registered && self.place(tag).is_none();
+        let reads = self.op(tag) == Op::Read;
+        let slot = self.slot(tag);
+        match moved {
+            // The target has said how much of it there is.
+            Ok(moved) if by_scratch && reads => {
+                slot.outcome = slot.outcome.map(|bytes| bytes.min(moved));
+            }
+            Ok(moved) if by_scratch => return self.from_scratch(tag, moved),
+            moved => slot.outcome = moved,
+        }
+        self.finish_copy(tag)
+    }
+
+    /// The data of a WRITE is in the scratch file; the target gets it.
+    fn from_scratch(&mut self, tag: u16, moved: u32) -> Result<(), QueueError> {
+        let place = self.scratch(tag);
+        let len = usize::try_from(moved).expect("it fits the buffer");
+        let buffer = self.slot(tag).buffer.as_mut().expect("a request has its buffer");
+        let read =
+            all(len, |done| pread(&place.file, &mut buffer[done..len], place.offset + done as u64));
+        if let Err(errno) = read {
+            return self.failed(tag, errno);
+        }
+        self.ask(tag, len);
+        self.done(tag)
+    }
+
+    /// In user copy mode, brings the data of a WRITE into the buffer.
+    fn copy_from_request(&mut self, tag: u16, len: usize) -> Result<(), Errno> {
+        if self.op(tag) != Op::Write {
+            return Ok(());
+        }
+        let (device, at) = (self.spec.device.clone(), position::of(self.spec.queue, tag, 0));
+        let buffer = self.slot(tag).buffer.as_mut().expect("a request has its buffer");
+        all(len, |done| pread(device.as_fd(), &mut buffer[done..len], at + done as u64))
+    }
+
+    /// In user copy mode, brings what was read to the application.
+    fn finish_copy(&mut self, tag: u16) -> Result<(), QueueError> {
+        let copies = self.spec.mode == DataMode::UserCopy && self.target.needs_data();
+        if let (true, Op::Read, Ok(bytes)) = (copies, self.op(tag), self.slot(tag).outcome) {
+            let limit = self.slot(tag).data_len();
+            let len = usize::try_from(limit.min(bytes.into())).expect("it fits the buffer");
+            let (device, at) = (self.spec.device.clone(), position::of(self.spec.queue, tag, 0));
+            let buffer = self.slot(tag).buffer.as_ref().expect("a request has its buffer");
+            let copied =
+                all(len, |done| pwrite(device.as_fd(), &buffer[done..len], at + done as u64));
+            if let Err(errno) = copied {
+                return self.failed(tag, errno);
+            }
+        }
+        self.done(tag)
+    }
+}

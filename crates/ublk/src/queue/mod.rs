@@ -1,0 +1,327 @@
+//! One queue of a device, or a part of its tags: fetch, answer, commit and fetch again.
+
+mod data;
+mod error;
+mod slot;
+
+use std::{
+    fs::File,
+    ops::Range,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use ublk_fault::{DiePoint, Hold, WrongBuffer};
+use uring_cmd::{Buffer, Completed, CqeSize, Either, Pointer, Ring, Shape, SqeSize, WaitError};
+
+pub use self::error::QueueError;
+use self::slot::{Slot, Stage, Until};
+use crate::{
+    command::{Command, Payload},
+    descriptors::Descriptors,
+    faults::Faults,
+    mode::{DataMode, Fallback},
+    target::Target,
+    transfer::Transfer,
+    uapi::{IoCmd, auto_buf, fetch_result, io as io_op},
+};
+
+/// What a queue is made of.
+#[derive(Debug)]
+pub(crate) struct QueueSpec {
+    pub(crate) device: Arc<File>,
+    pub(crate) queue: u16,
+    /// Tags of the queue.
+    pub(crate) depth: u16,
+    /// Those that are served here.
+    pub(crate) tags: Range<u16>,
+    pub(crate) buffer_len: usize,
+    /// Bytes from one descriptor to the next.
+    pub(crate) stride: u16,
+    pub(crate) mode: DataMode,
+    pub(crate) fallback: Fallback,
+    pub(crate) faults: Option<Arc<Faults>>,
+    /// Ends the queue whatever it has.
+    pub(crate) abandon: Arc<AtomicBool>,
+}
+
+/// How often an idle queue looks whether it is abandoned.
+const IDLE_LOOK: Duration = Duration::from_millis(100);
+
+/// How often a queue that holds requests looks whether they are released.
+const HELD_LOOK: Duration = Duration::from_millis(5);
+
+/// Exit status of a server that dies by a fault, for whoever waits for the process.
+const DIED: i32 = 86;
+
+type Operation = Either<Command, Transfer>;
+
+/// Serves tags until their device is stopped. Sends `true` on `fetching` once
+/// every one is fetched.
+pub(crate) fn serve(
+    spec: QueueSpec,
+    target: &dyn Target,
+    fetching: &Sender<bool>,
+) -> Result<(), QueueError> {
+    let mut queue = Queue::new(&spec, target)?;
+    for tag in spec.tags.clone() {
+        queue.fetch(tag)?;
+    }
+    queue.ring.submit().map_err(QueueError::Submit)?;
+    // Nobody listens any more if the start was given up; then the device is being deleted.
+    let _ = fetching.send(true);
+    queue.run()
+}
+
+struct Queue<'a> {
+    spec: &'a QueueSpec,
+    target: &'a dyn Target,
+    ring: Ring<Operation>,
+    descriptors: Descriptors,
+    /// A file as long as all buffers, through which a target without one gets registered data.
+    scratch: Option<Arc<File>>,
+    slots: Vec<Slot>,
+    /// Tags whose requests wait, in their order of arrival.
+    waiting: Vec<u16>,
+}
+
+impl<'a> Queue<'a> {
+    fn new(spec: &'a QueueSpec, target: &'a dyn Target) -> Result<Self, QueueError> {
+        let count = u32::try_from(spec.tags.len()).expect("tags have 16 bits");
+        let shape = Shape { sqe: SqeSize::Bytes64, cqe: CqeSize::Bytes16, ..Shape::big(count) };
+        let mut ring = Ring::new(&shape).map_err(QueueError::Setup)?;
+        let mut scratch = None;
+        if spec.mode.registers() {
+            ring.register_buffers(&vec![None; spec.tags.len()]).map_err(QueueError::Register)?;
+            let file = memfd_create("ublk", MemfdFlags::CLOEXEC);
+            scratch = Some(Arc::new(File::from(file.map_err(|e| QueueError::Memory(e.into()))?)));
+        }
+        let descriptors = Descriptors::map(&spec.device, spec.queue, spec.depth, spec.stride)
+            .map_err(QueueError::Map)?;
+        let mut slots = Vec::new();
+        for _ in spec.tags.clone() {
+            let buffer = Buffer::zeroed(spec.buffer_len).map_err(QueueError::Memory)?;
+            slots.push(Slot::new(buffer));
+        }
+        Ok(Queue { spec, target, ring, descriptors, scratch, slots, waiting: Vec::new() })
+    }
+
+    fn slot(&mut self, tag: u16) -> &mut Slot {
+        &mut self.slots[usize::from(tag - self.spec.tags.start)]
+    }
+
+    /// The place of a tag in the ring's table.
+    fn index(&self, tag: u16) -> u16 {
+        tag - self.spec.tags.start
+    }
+
+    fn run(mut self) -> Result<(), QueueError> {
+        loop {
+            if self.spec.abandon.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let next = self.wake()?;
+            match self.ring.wait(next) {
+                Ok(Completed { cqe, operation: Some(Either::First(command)) }) => {
+                    self.answered(command, cqe.res)?;
+                }
+                Ok(Completed { cqe, operation: Some(Either::Second(transfer)) }) => {
+                    self.moved(transfer, cqe.res)?;
+                }
+                Ok(Completed { cqe, operation: None }) => return Err(QueueError::Unexpected(cqe)),
+                Err(WaitError::Deadline { .. }) => {}
+                Err(WaitError::Idle) if self.waiting.is_empty() => return Ok(()),
+                Err(WaitError::Idle) => {
+                    let left = next.saturating_duration_since(Instant::now());
+                    self.spec.faults.as_ref().expect("a fault made it wait").pause(left);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.ring.submit().map_err(QueueError::Submit)?;
+        }
+    }
+
+    /// Executes the requests that have waited long enough, and says when to look again.
+    fn wake(&mut self) -> Result<Instant, QueueError> {
+        let now = Instant::now();
+        let mut next = now + IDLE_LOOK;
+        for tag in std::mem::take(&mut self.waiting) {
+            let Stage::Waiting(until) = self.slot(tag).stage else { continue };
+            let over = match until {
+                Until::Time(due) => {
+                    next = next.min(due);
+                    due <= now
+                }
+                Until::Released(before) => {
+                    next = next.min(now + HELD_LOOK);
+                    let faults = self.spec.faults.as_ref().expect("a fault holds it");
+                    let released = faults.releases() > before;
+                    if released {
+                        faults.let_go();
+                    }
+                    released
+                }
+                Until::Never => false,
+            };
+            if over {
+                self.execute(tag)?;
+            } else {
+                self.waiting.push(tag);
+            }
+        }
+        Ok(next)
+    }
+
+    /// Pushes a command about a tag.
+    fn push(
+        &mut self,
+        cmd_op: u32,
+        tag: u16,
+        result: i32,
+        memory: Pointer,
+    ) -> Result<(), QueueError> {
+        let payload = Payload::Io(IoCmd { q_id: self.spec.queue, tag, result, addr: 0 });
+        let buffer_op = matches!(cmd_op, io_op::REGISTER_IO_BUF | io_op::UNREGISTER_IO_BUF);
+        let number = if buffer_op { self.index(tag) } else { 0 };
+        let sqe_addr = match (self.spec.mode, buffer_op) {
+            (DataMode::AutoBuf, false) => self.auto_buf(tag),
+            _ => 0,
+        };
+        let file = self.spec.device.clone();
+        let user_data = tag.into();
+        let command = Command { file, cmd_op, payload, memory, number, sqe_addr, user_data };
+        self.ring.push(Either::First(command)).map_err(|refused| refused.kind)?;
+        Ok(())
+    }
+
+    /// What a fetch says of automatic registration.
+    fn auto_buf(&self, tag: u16) -> u64 {
+        match self.spec.fallback {
+            Fallback::Fail => auto_buf::sqe_addr(self.index(tag), 0),
+            Fallback::Register => auto_buf::sqe_addr(self.index(tag), auto_buf::FALLBACK),
+            Fallback::Provoked => auto_buf::sqe_addr(u16::MAX, auto_buf::FALLBACK),
+        }
+    }
+
+    /// The buffer of a tag, to lend to the driver, if the device is one that takes it.
+    fn lent(&mut self, tag: u16) -> Pointer {
+        match self.spec.mode.lends_buffer() {
+            true => self.slot(tag).take_buffer().into(),
+            false => Pointer::Null,
+        }
+    }
+
+    fn fetch(&mut self, tag: u16) -> Result<(), QueueError> {
+        // With NEED_GET_DATA the first buffer may come as late as that command.
+        let memory = match self.spec.mode {
+            DataMode::GetData => Pointer::Null,
+            _ => self.lent(tag),
+        };
+        self.push(io_op::FETCH_REQ, tag, 0, memory)
+    }
+
+    /// The driver has given a command back.
+    fn answered(&mut self, command: Command, res: i32) -> Result<(), QueueError> {
+        let Payload::Io(IoCmd { tag, .. }) = command.payload else {
+            unreachable!("queues send no control commands")
+        };
+        if let Some(buffer) = command.memory.into_buffer() {
+            self.slot(tag).buffer = Some(buffer);
+        }
+        match (self.slot(tag).stage, res) {
+            (Stage::Fetching, fetch_result::OK) => self.delivered(tag),
+            (Stage::Fetching, fetch_result::NEED_GET_DATA) => {
+                let memory = self.lent(tag);
+                self.push(io_op::NEED_GET_DATA, tag, 0, memory)
+            }
+            // The device is being stopped or left: the tag comes back for good.
+            (Stage::Fetching, fetch_result::ABORT) => Ok(()),
+            (Stage::Registering, 0) => {
+                self.slot(tag).registered = true;
+                self.move_registered(tag)
+            }
+            (Stage::Unregistering, 0) => self.commit(tag),
+            (_, refused) if refused < 0 => Err(error::refusal(tag, command.cmd_op, refused)),
+            (_, res) => Err(QueueError::Result { tag, res }),
+        }
+    }
+
+    /// A request has come.
+    fn delivered(&mut self, tag: u16) -> Result<(), QueueError> {
+        let descriptor = self.descriptors.read(tag);
+        let (faults, queue) = (self.spec.faults.clone(), self.spec.queue);
+        let slot = self.slot(tag);
+        slot.begin(descriptor);
+        let event = slot.event(queue, tag);
+        let Some((faults, effect)) = faults.and_then(|faults| {
+            let effect = faults.decide(&event)?;
+            Some((faults, effect))
+        }) else {
+            return self.execute(tag);
+        };
+        if effect.die == Some(DiePoint::Fetched) {
+            process::exit(DIED);
+        }
+        let delayed =
+            effect.delay_us.map(|us| Until::Time(Instant::now() + Duration::from_micros(us)));
+        let until = match effect.hold {
+            Some(Hold::ForEver) => {
+                faults.hold();
+                Some(Until::Never)
+            }
+            Some(Hold::UntilReleased) => Some(Until::Released(faults.hold())),
+            None => delayed,
+        };
+        let slot = self.slot(tag);
+        slot.effect = effect;
+        match until {
+            Some(until) => {
+                slot.stage = Stage::Waiting(until);
+                self.waiting.push(tag);
+                Ok(())
+            }
+            None => self.execute(tag),
+        }
+    }
+
+    /// What was done with a request is known, and its data is where it belongs.
+    fn done(&mut self, tag: u16) -> Result<(), QueueError> {
+        if self.slot(tag).effect.die == Some(DiePoint::Executed) {
+            process::exit(DIED);
+        }
+        if !self.slot(tag).registered {
+            return self.commit(tag);
+        }
+        let slot = self.slot(tag);
+        (slot.registered, slot.stage) = (false, Stage::Unregistering);
+        self.push(io_op::UNREGISTER_IO_BUF, tag, 0, Pointer::Null)
+    }
+
+    fn commit(&mut self, tag: u16) -> Result<(), QueueError> {
+        let lends = self.spec.mode.lends_buffer();
+        let slot = self.slot(tag);
+        slot.stage = Stage::Fetching;
+        let (result, effect) = (slot.committed(), std::mem::take(&mut slot.effect));
+        let memory = match effect.buffer.filter(|_| lends) {
+            None => self.lent(tag),
+            Some(WrongBuffer::Unmapped) => Pointer::Unmapped,
+            Some(WrongBuffer::Other) => {
+                let mut other = Buffer::zeroed(self.spec.buffer_len).map_err(QueueError::Memory)?;
+                other.fill(0xa5);
+                other.into()
+            }
+        };
+        self.push(io_op::COMMIT_AND_FETCH_REQ, tag, result, memory)?;
+        if effect.die == Some(DiePoint::Committed) {
+            self.ring.submit().map_err(QueueError::Submit)?;
+            process::exit(DIED);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! Reads and writes of a file on a queue's ring: from and to a buffer of the server's, or one of the ring's table.
+
+use std::{fs::File, mem, os::fd::AsRawFd, sync::Arc};
+
+use uring_cmd::{Buffer, Operation, Sqe};
+
+/// `IORING_OP_READ_FIXED`.
+const OP_READ_FIXED: u8 = 4;
+/// `IORING_OP_WRITE_FIXED`.
+const OP_WRITE_FIXED: u8 = 5;
+/// `IORING_OP_READ`.
+const OP_READ: u8 = 22;
+/// `IORING_OP_WRITE`.
+const OP_WRITE: u8 = 23;
+
+/// Where data is, other than in the file.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// In memory of the server's, from its beginning.
+    Buffer(Buffer),
+    /// In a buffer of a request that a driver has registered, from its beginning.
+    Registered(u16),
+}
+
+/// A move of data between memory and a file.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub(crate) file: Arc<File>,
+    /// In bytes.
+    pub(crate) offset: u64,
+    pub(crate) len: u32,
+    pub(crate) to_file: bool,
+    pub(crate) memory: Memory,
+    pub(crate) user_data: u64,
+}
+
+// SAFETY: a buffer stays where it is when the operation moves and is out of reach while the ring has it; a length beyond
+// it would run into its guard, and is refused here besides. The address 0 of a registered buffer is an offset in it.
+// `file` keeps the descriptor open.
+unsafe impl Operation for Transfer {
+    fn sqe(&mut self) -> Sqe {
+        let (opcode, addr, buf_index) = match (&mut self.memory, self.to_file) {
+            (Memory::Buffer(buffer), to_file) => {
+                assert!(buffer.len() >= self.len as usize, "{} of {}", self.len, buffer.len());
+                (if to_file { OP_WRITE } else { OP_READ }, buffer.address(), 0)
+            }
+            (Memory::Registered(index), true) => (OP_WRITE_FIXED, 0, *index),
+            (Memory::Registered(index), false) => (OP_READ_FIXED, 0, *index),
+        };
+        // `off` of the kernel's union is where a command of a driver has its number and padding.
+        let [o0, o1, o2, o3, o4, o5, o6, o7] = self.offset.to_le_bytes();
+        Sqe {
+            opcode,
+            fd: self.file.as_raw_fd(),
+            cmd_op: u32::from_le_bytes([o0, o1, o2, o3]),
+            pad1: u32::from_le_bytes([o4, o5, o6, o7]),
+            addr,
+            len: self.len,
+            buf_index,
+            user_data: self.user_data,
+            ..Sqe::zeroed()
+        }
+    }
+
+    /// Leaks the memory, which the kernel may still use, and lets go of the file.
+    fn abandon(self) {
+        let Transfer { memory, .. } = self;
+        mem::forget(memory);
+    }
+}

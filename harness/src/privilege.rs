@@ -6,9 +6,21 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 /// gets a SCSI command past the opcode filter (drivers/scsi/scsi_ioctl.c:scsi_cmd_allowed).
 #[track_caller]
 pub fn drop_sys_rawio() {
+    drop_capability(CapabilitySet::SYS_RAWIO);
+}
+
+/// Takes `CAP_SYS_ADMIN` from the calling thread for good, and nothing else: the one capability that
+/// makes the owner of every ublk device (drivers/block/ublk_drv.c:ublk_ctrl_uring_cmd_permission).
+#[track_caller]
+pub fn drop_sys_admin() {
+    drop_capability(CapabilitySet::SYS_ADMIN);
+}
+
+#[track_caller]
+fn drop_capability(capability: CapabilitySet) {
     let mut sets = capabilities(None).expect("a thread can see its capabilities");
-    assert!(sets.effective.contains(CapabilitySet::SYS_RAWIO), "there is nothing to drop");
-    sets.effective.remove(CapabilitySet::SYS_RAWIO);
-    sets.permitted.remove(CapabilitySet::SYS_RAWIO);
+    assert!(sets.effective.contains(capability), "there is nothing to drop");
+    sets.effective.remove(capability);
+    sets.permitted.remove(capability);
     set_capabilities(None, sets).expect("capabilities can be dropped");
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, thread, time::Duration};
 
-use ublk::{Control, Errno, uapi::DevInfo};
+use ublk::{Control, Errno, Features, uapi::DevInfo};
 
 /// How long the deletion of a device may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -22,6 +22,9 @@ impl UblkDevice {
     pub fn add(info: &DevInfo) -> Self {
         let mut control = open();
         let info = control.add(info).unwrap_or_else(|error| panic!("{error}"));
+        if Features::from_bits_retain(info.flags).contains(Features::UNPRIVILEGED_DEV) {
+            control.say_path();
+        }
         UblkDevice { control, info, deleted: false }
     }
 

@@ -165,7 +165,10 @@ impl Server {
         server.ready()
     }
 
-    fn of(control: Control, info: DevInfo, config: &Config) -> Self {
+    fn of(mut control: Control, info: DevInfo, config: &Config) -> Self {
+        if Features::from_bits_retain(info.flags).contains(Features::UNPRIVILEGED_DEV) {
+            control.say_path();
+        }
         let (config, abandon) = (config.clone(), Arc::default());
         Server { control, info, config, queues: Vec::new(), abandon, released: false }
     }
@@ -339,15 +342,15 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Stops and deletes the device if that is still to be done. What fails is logged: there is no
-    /// other way to say it, and mostly an error is under way already.
+    /// Drops what the queues have and deletes the device, if that is still to be done: a request that is held keeps
+    /// nobody waiting. What fails is logged: there is no other way to say it, and mostly an error is under way already.
     fn drop(&mut self) {
         if self.released {
             return;
         }
-        let stopped = self.stop();
         self.abandon.store(true, Ordering::Relaxed);
-        let outcome = stopped.and_then(|()| self.remove());
+        let ended = self.join(Instant::now() + self.config.timeout);
+        let outcome = self.remove().and(ended);
         if let Err(error) = outcome {
             tracing::warn!(dev_id = self.info.dev_id, %error, "ublk device is left behind");
         }

@@ -1,6 +1,6 @@
 //! Data through a server: what the application asks is what the server is asked, byte for byte.
 
-use std::{iter, sync::Arc};
+use std::sync::Arc;
 
 use bsg::Access;
 use harness::{BlockDevice, declare};
@@ -8,17 +8,9 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use rstest::rstest;
 use ublk::{Config, Op, RamTarget, Server};
 
-use super::recorder::{Recorder, unscanned};
+use super::recorder::{Recorder, pattern, unscanned};
 
 const SECTORS: u64 = 256;
-
-/// `sectors` sectors that repeat their own number and `mark`.
-fn pattern(sector: u64, sectors: u64, mark: u8) -> Vec<u8> {
-    (sector..sector + sectors)
-        .flat_map(|sector| iter::repeat_n([&sector.to_le_bytes()[..7], &[mark]].concat(), 64))
-        .flatten()
-        .collect()
-}
 
 fn recording() -> (Server, Arc<Recorder>, BlockDevice) {
     let target = Arc::new(Recorder::new(SECTORS));

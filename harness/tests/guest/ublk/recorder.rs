@@ -1,6 +1,9 @@
 //! Targets for tests: what came, and answers made to measure.
 
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    iter,
+    sync::{Mutex, MutexGuard},
+};
 
 use ublk::{Config, Errno, Op, RamTarget, Request, Target};
 
@@ -10,6 +13,14 @@ pub(crate) fn unscanned(sectors: u64) -> Config {
     let mut config = Config::disk(sectors);
     config.info.flags = 1 << 18;
     config
+}
+
+/// `sectors` sectors that repeat their own number and `mark`.
+pub(crate) fn pattern(sector: u64, sectors: u64, mark: u8) -> Vec<u8> {
+    (sector..sector + sectors)
+        .flat_map(|sector| iter::repeat_n([&sector.to_le_bytes()[..7], &[mark]].concat(), 64))
+        .flatten()
+        .collect()
 }
 
 /// A request as it came: operation, flags, first sector, sectors.
@@ -30,6 +41,11 @@ impl Recorder {
     /// The medium.
     pub(crate) fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
         self.ram.bytes()
+    }
+
+    /// How many requests there were since the last look.
+    pub(crate) fn count(&self) -> usize {
+        self.seen.lock().expect("no thread panics with the list").len()
     }
 
     /// The requests since the last look.

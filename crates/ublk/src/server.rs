@@ -285,6 +285,12 @@ impl Server {
         &mut self.control
     }
 
+    /// Waits for the queues to end, however long that takes: for the device to be stopped or quiesced by a control
+    /// plane, this one's or another's.
+    pub fn wait(&mut self) -> Result<(), Error> {
+        self.join(None)
+    }
+
     /// Removes the block device, waiting for its requests, and ends the queues. The first queue that
     /// had ended in an error is reported.
     pub fn stop(&mut self) -> Result<(), Error> {
@@ -323,11 +329,17 @@ impl Server {
     }
 
     /// Waits for every queue's end; returns the first error.
-    fn join(&mut self, deadline: Instant) -> Result<(), Error> {
+    fn join(&mut self, deadline: impl Into<Option<Instant>>) -> Result<(), Error> {
+        let deadline = deadline.into();
         let mut outcome = Ok(());
         for QueueThread { queue, ending } in self.queues.drain(..) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let result = match ending.recv_timeout(left) {
+            let ended = match deadline {
+                Some(deadline) => {
+                    ending.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                }
+                None => ending.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let result = match ended {
                 Ok(Some(Ok(()))) => Ok(()),
                 Ok(Some(Err(source))) => Err(Error::Queue { queue, source }),
                 Ok(None) | Err(RecvTimeoutError::Disconnected) => {

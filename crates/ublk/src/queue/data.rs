@@ -46,7 +46,7 @@ impl Queue<'_> {
         match self.spec.mode {
             DataMode::Copy | DataMode::GetData => self.by_buffer(tag, len),
             _ if !self.target.needs_data() => self.handle(tag, 0),
-            DataMode::UserCopy => match self.copy_from_request(tag, len) {
+            DataMode::UserCopy => match self.copy_in(tag, len) {
                 Ok(()) => self.by_buffer(tag, len),
                 Err(errno) => self.failed(tag, errno),
             },
@@ -66,7 +66,7 @@ impl Queue<'_> {
     /// Has the target do it at once, with the first `len` bytes of the buffer as data.
     fn handle(&mut self, tag: u16, len: usize) -> Result<(), QueueError> {
         self.ask(tag, len);
-        self.finish_copy(tag)
+        self.copy_out(tag)
     }
 
     fn ask(&mut self, tag: u16, len: usize) {
@@ -167,14 +167,14 @@ impl Queue<'_> {
             Ok(moved) if by_scratch && reads => {
                 slot.outcome = slot.outcome.map(|bytes| bytes.min(moved));
             }
-            Ok(moved) if by_scratch => return self.from_scratch(tag, moved),
+            Ok(moved) if by_scratch => return self.written_to_scratch(tag, moved),
             moved => slot.outcome = moved,
         }
-        self.finish_copy(tag)
+        self.copy_out(tag)
     }
 
     /// The data of a WRITE is in the scratch file; the target gets it.
-    fn from_scratch(&mut self, tag: u16, moved: u32) -> Result<(), QueueError> {
+    fn written_to_scratch(&mut self, tag: u16, moved: u32) -> Result<(), QueueError> {
         let place = self.scratch(tag);
         let len = usize::try_from(moved).expect("it fits the buffer");
         let buffer = self.slot(tag).buffer.as_mut().expect("a request has its buffer");
@@ -188,7 +188,7 @@ impl Queue<'_> {
     }
 
     /// In user copy mode, brings the data of a WRITE into the buffer.
-    fn copy_from_request(&mut self, tag: u16, len: usize) -> Result<(), Errno> {
+    fn copy_in(&mut self, tag: u16, len: usize) -> Result<(), Errno> {
         if self.op(tag) != Op::Write {
             return Ok(());
         }
@@ -198,7 +198,7 @@ impl Queue<'_> {
     }
 
     /// In user copy mode, brings what was read to the application.
-    fn finish_copy(&mut self, tag: u16) -> Result<(), QueueError> {
+    fn copy_out(&mut self, tag: u16) -> Result<(), QueueError> {
         let copies = self.spec.mode == DataMode::UserCopy && self.target.needs_data();
         if let (true, Op::Read, Ok(bytes)) = (copies, self.op(tag), self.slot(tag).outcome) {
             let limit = self.slot(tag).data_len();

@@ -4,7 +4,7 @@ use harness::{Needs, UblkDevice, declare};
 use rstest::rstest;
 use ublk::{
     Config, Control, Errno, Features,
-    uapi::{DevInfo, Params, ctrl, legacy},
+    uapi::{DevInfo, Params},
 };
 
 use super::modes::SINCE_7_0;
@@ -170,8 +170,7 @@ fn integrity_parameters_are_checked(#[case] bend: fn(&mut Params), #[case] valid
     assert_eq!(answer.err().and_then(|e| e.errno()), (!valid).then_some(Errno::INVAL));
 }
 
-/// include/uapi/linux/ublk_cmd.h: commands up to GET_DEV_INFO2 have a number without encoding, which does the same;
-/// those that came later have none (EOPNOTSUPP).
+/// include/uapi/linux/ublk_cmd.h: commands up to GET_DEV_INFO2 have a number without encoding, which does the same.
 #[rstest]
 fn legacy_numbers_do_the_same() {
     declare!(Contract, SINCE_7_0);
@@ -187,8 +186,6 @@ fn legacy_numbers_do_the_same() {
     assert_eq!(device.control().params(id).expect("GET_PARAMS").basic, params.basic);
     assert_eq!(control.params(id).expect("GET_PARAMS").basic, params.basic);
     control.stop(id).expect("STOP_DEV");
-    assert_eq!(legacy(ctrl::GET_FEATURES), 0x13);
-    assert_eq!(control.features().expect_err("refused").errno(), Some(Errno::OPNOTSUPP));
     control.delete(id).expect("DEL_DEV");
     assert_eq!(UblkDevice::find(id), None);
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bsg::Access;
-use harness::{BlockDevice, UblkDevice, declare};
+use harness::{BlockDevice, UblkDevice, declare, wait};
 use rstest::rstest;
 use ublk::{
     Buffer, DataMode, Errno, Pointer, RawCommand, RawQueue,
@@ -185,7 +185,7 @@ fn second_opener_is_ebusy() {
     assert_eq!(second.raw_os_error(), Some(16), "EBUSY");
     drop(queue);
     // A ring gives its files up when its last reference goes, which is soon.
-    let opened = harness::wait::until(DEADLINE, "the next opener", || File::open(&path).ok());
+    let opened = wait::until(DEADLINE, "the next opener", || File::open(&path).ok());
     opened.unwrap_or_else(|error| panic!("{error}"));
 }
 

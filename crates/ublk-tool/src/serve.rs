@@ -1,0 +1,135 @@
+//! Serving a device in the foreground.
+
+use std::{
+    fs::{self, File},
+    io::{Seek, SeekFrom},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context, Result};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use ublk::{
+    Config, Control, Faults, Features, FileTarget, NullTarget, RamTarget, Server, Target,
+    uapi::SECTOR_LEN,
+};
+use ublk_fault::Scenario;
+
+use crate::args::{Add, Medium, Recovery};
+
+/// What is served, and its length in sectors.
+fn open(medium: &Medium) -> Result<(Arc<dyn Target>, u64)> {
+    let sector = u64::from(SECTOR_LEN);
+    if let Some(path) = &medium.file {
+        let opened = File::options().read(true).write(true).open(path);
+        let mut file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+        // Of a block device the metadata does not say it.
+        let len = file.seek(SeekFrom::End(0)).context("its length cannot be found out")?;
+        anyhow::ensure!(
+            len >= sector && len % sector == 0,
+            "{} has {len} bytes: make it a multiple of 512, as by `truncate -s 1G`",
+            path.display()
+        );
+        return Ok((Arc::new(FileTarget::new(file)), len / sector));
+    }
+    if let Some(bytes) = medium.ram {
+        return Ok((Arc::new(RamTarget::new(bytes / sector)), bytes / sector));
+    }
+    let bytes = medium.null.expect("the command line asks for one of them");
+    Ok((Arc::new(NullTarget), bytes / sector))
+}
+
+fn faults(scenario: Option<&Path>) -> Result<Option<Arc<Faults>>> {
+    let Some(path) = scenario else { return Ok(None) };
+    let name = || format!("{} is no scenario for ublk", path.display());
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let scenario = Scenario::parse(&text).with_context(name)?;
+    Ok(Some(Faults::of(scenario).with_context(name)?))
+}
+
+/// `add`.
+pub(crate) fn add(add: &Add, json: bool) -> Result<()> {
+    let (target, sectors) = open(&add.medium)?;
+    let mut config = Config::disk(sectors).queues(add.queues, add.depth).mode(add.mode.into());
+    config.threads = add.threads;
+    config.faults = faults(add.scenario.as_deref())?;
+    if let Some(number) = add.number {
+        config.info.dev_id = number;
+    }
+    if let Some(recovery) = add.recovery {
+        let how = match recovery {
+            Recovery::Wait => Features::empty(),
+            Recovery::Reissue => Features::USER_RECOVERY_REISSUE,
+            Recovery::FailIo => Features::USER_RECOVERY_FAIL_IO,
+        };
+        config = config.with(Features::USER_RECOVERY | Features::QUIESCE | how);
+    }
+    let server = Server::start(&config, target).context("cannot start the device")?;
+    serve(server, json)
+}
+
+/// `recover`.
+pub(crate) fn recover(
+    number: u32,
+    medium: &Medium,
+    scenario: Option<&Path>,
+    json: bool,
+) -> Result<()> {
+    let (target, sectors) = open(medium)?;
+    let has = Control::open()?.params(number)?.basic.dev_sectors;
+    anyhow::ensure!(
+        sectors == has,
+        "device {number} has {has} sectors and the medium {sectors}: give the medium it had"
+    );
+    let mut config = Config::disk(sectors);
+    config.faults = faults(scenario)?;
+    let server = Server::recover(number, &config, target)
+        .with_context(|| format!("cannot recover device {number}"))?;
+    serve(server, json)
+}
+
+/// Serves until a signal, which stops and deletes the device, or until another process has stopped it.
+fn serve(mut server: Server, json: bool) -> Result<()> {
+    let number = server.dev_id();
+    if json {
+        let sectors = server.control().params(number)?.basic.dev_sectors;
+        println!("{}", crate::as_json(server.info(), sectors));
+    } else {
+        println!("{}", server.block_path().display());
+    }
+    let ours = Arc::new(AtomicBool::new(false));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
+    let signalled = ours.clone();
+    thread::spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 {
+                // Somebody is tired of waiting for a request that is held.
+                std::process::exit(1);
+            }
+            signalled.store(true, Ordering::Relaxed);
+            let stopped = Control::open().and_then(|mut control| control.stop(number));
+            if let Err(error) = stopped {
+                eprintln!("error: cannot stop device {number}: {error}");
+                std::process::exit(1);
+            }
+        }
+    });
+    server.wait()?;
+    if ours.load(Ordering::Relaxed) {
+        server.delete().context("cannot delete the device")?;
+    } else {
+        server.leave();
+        eprintln!(
+            "device {number} was stopped or quiesced by another: `sensecheck-ublk recover {number}` or `del {number}`"
+        );
+    }
+    Ok(())
+}

@@ -20,6 +20,7 @@ const UNSAFE: &[&str] = &[
     "crates/device-server/src/medium/vectored.rs",
     "crates/ublk/src/command.rs",
     "crates/ublk/src/descriptors.rs",
+    "crates/ublk/src/transfer.rs",
     "crates/uring-cmd/src/fixed.rs",
     "crates/uring-cmd/src/mapped.rs",
     "crates/uring-cmd/src/memory.rs",

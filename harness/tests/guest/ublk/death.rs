@@ -13,7 +13,8 @@ use harness::{
     declare, sysfs, wait,
 };
 use rstest::rstest;
-use ublk::{Config, Errno, Hold, Op, RamTarget, Server};
+use ublk::{Config, Errno, Faults, Hold, Op, RamTarget, Server};
+use ublk_fault::{DiePoint, Effect, OpName, Rule, When};
 
 /// How long a request of a dead server may take to fail.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -86,6 +87,50 @@ fn server_killed_in_mid_io_fails_it_with_eio(#[case] op: Op) {
 
     await_state(&mut device, 0);
     sysfs::vanish(&device.block_path());
+    device.delete();
+}
+
+/// The child: a server that dies at a point in the life of a write to the sector. Tells its device's number.
+fn serve_and_die(die: DiePoint) -> ! {
+    let mut parent = Parent::connect();
+    let rule = Rule::new("die", Effect::die(die)).when(When::op(OpName::Write).sectors(HELD, HELD));
+    let faults = Faults::new(vec![rule], 0).expect("sound");
+    let target = Arc::new(RamTarget::new(SECTORS));
+    let config = Config::disk(SECTORS).faults(&faults);
+    let server = Server::start(&config, target).expect("started");
+    parent.tell(&server.dev_id().to_string());
+    parent.until_killed();
+}
+
+/// The server dies of itself at a named point: before it has done anything, when it has and has not said so, when it has
+/// said so. Only the last is success for the application; the others are EIO.
+#[rstest]
+#[case::fetched(DiePoint::Fetched)]
+#[case::executed(DiePoint::Executed)]
+#[case::committed(DiePoint::Committed)]
+fn write_is_done_if_the_server_has_said_so(#[case] die: DiePoint) {
+    declare!(Contract);
+    if child::role().is_some() {
+        serve_and_die(die);
+    }
+    let (mut device, server) = start();
+    let disk = BlockDevice::open(&device.block_path(), Access::ReadWrite);
+    let (send, result) = mpsc::channel();
+    let client = thread::spawn(move || {
+        send.send(disk.write(HELD * 512, &[0xa5; 512])).expect("the test waits");
+    });
+    let outcome = result.recv_timeout(DEADLINE).expect("the request ends");
+    match die {
+        DiePoint::Committed => outcome.expect("it was done, and that was said"),
+        DiePoint::Fetched | DiePoint::Executed => {
+            let failed = outcome.expect_err("nobody has said that it was done");
+            assert_eq!(Errno::from_io_error(&failed), Some(Errno::IO), "{failed}");
+        }
+    }
+    client.join().expect("the client's thread ended well");
+    // The fault has fired: nobody else ends the server, and without it the device stays alive.
+    await_state(&mut device, 0);
+    drop(server);
     device.delete();
 }
 

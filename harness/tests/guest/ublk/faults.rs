@@ -23,9 +23,10 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A device on which one thing goes wrong, once, with requests of this kind.
 struct Faulty {
+    /// Closed before the device is deleted, however the test ends.
+    disk: BlockDevice,
     server: Server,
     target: Arc<Recorder>,
-    disk: BlockDevice,
     faults: Arc<Faults>,
 }
 
@@ -40,7 +41,7 @@ impl Faulty {
         let server = Server::start(&config.faults(&faults), target.clone()).expect("started");
         let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
         target.take();
-        Faulty { server, target, disk, faults }
+        Faulty { disk, server, target, faults }
     }
 
     /// First sectors and lengths of the requests that the target has seen.

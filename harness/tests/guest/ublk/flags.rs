@@ -170,6 +170,40 @@ fn integrity_parameters_are_checked(#[case] bend: fn(&mut Params), #[case] valid
     assert_eq!(answer.err().and_then(|e| e.errno()), (!valid).then_some(Errno::INVAL));
 }
 
+/// ublk_drv.c:ublk_dev_param_zoned_validate and ublk_validate_params: a zoned device has zones of a power of two of
+/// sectors, zone append, and no more open and active zones than zones; it says so (EINVAL).
+#[rstest]
+#[case::sound(|_: &mut Params| (), true)]
+#[case::zones_of_three_sectors(|p: &mut Params| p.basic.chunk_sectors = 3, false)]
+#[case::no_zones(|p: &mut Params| p.basic.chunk_sectors = 0, false)]
+#[case::no_zone_append(|p: &mut Params| p.zoned.max_zone_append_sectors = 0, false)]
+#[case::more_active_than_zones(|p: &mut Params| p.zoned.max_active_zones = 5, false)]
+#[case::more_open_than_zones(|p: &mut Params| p.zoned.max_open_zones = 5, false)]
+#[case::without_its_parameters(|p: &mut Params| p.types = 1, false)]
+fn zoned_parameters_are_checked(#[case] bend: fn(&mut Params), #[case] valid: bool) {
+    declare!(
+        Contract,
+        Needs {
+            features: std::borrow::Cow::Borrowed(&[
+                harness::Feature::KernelAtLeast(7, 0),
+                harness::Feature::Config(std::borrow::Cow::Borrowed("CONFIG_BLK_DEV_ZONED")),
+            ]),
+            ..Needs::DEFAULT
+        }
+    );
+    let mut device = UblkDevice::add(&info(USER_COPY | ZONED));
+    let id = device.id();
+    // Four zones of 16 sectors.
+    let mut params = Config::disk(64).params;
+    params.types = 0x9;
+    params.basic.chunk_sectors = 16;
+    params.zoned.max_zone_append_sectors = 16;
+    (params.zoned.max_active_zones, params.zoned.max_open_zones) = (4, 4);
+    bend(&mut params);
+    let answer = device.control().set_params(id, &params);
+    assert_eq!(answer.err().and_then(|e| e.errno()), (!valid).then_some(Errno::INVAL));
+}
+
 /// include/uapi/linux/ublk_cmd.h: commands up to GET_DEV_INFO2 have a number without encoding, which does the same.
 #[rstest]
 fn legacy_numbers_do_the_same() {

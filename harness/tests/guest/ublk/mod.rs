@@ -13,3 +13,4 @@ mod raw;
 mod recorder;
 mod recovery;
 mod results;
+mod shared;

@@ -219,7 +219,7 @@ fn quiesce_with_every_tag_at_the_server_does_what_it_answers() {
     written.recv_timeout(DEADLINE).expect("it ends").expect("written");
     match answer {
         Ok(()) => {
-            let patience = Duration::from_secs(3);
+            let patience = Duration::from_secs(2);
             let told = wait::until(patience, "QUIESCED after a success", || {
                 (device.state() == 2).then_some(())
             });
@@ -228,7 +228,7 @@ fn quiesce_with_every_tag_at_the_server_does_what_it_answers() {
         Err(error) => {
             assert_eq!(error.errno(), Some(Errno::BUSY));
             let read = beside(&server, |disk| disk.read(0, 512));
-            let read = read.recv_timeout(Duration::from_secs(3));
+            let read = read.recv_timeout(DEADLINE);
             read.expect("the device goes on after EBUSY").expect("read");
         }
     }

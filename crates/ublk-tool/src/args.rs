@@ -14,8 +14,8 @@ Examples:
   A disk in a file, without a copy, that outlives its server; then the next server:
     sensecheck-ublk add --file disk.img --mode zero-copy --recovery reissue
     sensecheck-ublk recover 0 --file disk.img
-  A disk with a bad spot (words = \"ublk\"; see crates/ublk-fault):
-    sensecheck-ublk add --ram 64M --scenario bad-spot.toml
+  A disk with a bad spot:
+    sensecheck-ublk add --ram 64M --scenario harness/ublk-scenarios/bad-spot.toml
   What there is, for a program:
     sensecheck-ublk --json list
 

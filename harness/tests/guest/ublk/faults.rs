@@ -218,14 +218,7 @@ fn data_of_a_read_is_taken_from_the_address_of_the_commit() {
 #[rstest]
 fn scenario_file_makes_a_device_fail() {
     declare!(Contract, SINCE_7_0);
-    let text = r#"
-        format = 1
-        words = "ublk"
-        [[rule]]
-        name = "bad medium"
-        when = { op = "read", sectors = { first = 12, last = 12 } }
-        effect = { errno = "ENODATA" }
-    "#;
+    let text = include_str!("../../../ublk-scenarios/bad-spot.toml");
     let faults = Faults::of(Scenario::parse(text).expect("a scenario")).expect("sound");
     let device = Faulty::with(unscanned(SECTORS), faults);
     device.disk.read(0, 12 * 512).expect("up to the bad sector");

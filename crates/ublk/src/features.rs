@@ -45,7 +45,8 @@ bitflags! {
         const SAFE_STOP_DEV = 1 << 17;
         /// Nobody looks for partitions at the start.
         const NO_AUTO_PART_SCAN = 1 << 18;
-        /// Shared memory can be registered, and requests that lie in it need no copy.
+        /// Shared memory can be registered, and requests that lie in it need no copy. A [`crate::Server`] fails those
+        /// with EOPNOTSUPP; [`crate::RawQueue`] sees them.
         const SHMEM_ZC = 1 << 19;
         /// The size of a descriptor is the server's choice (Linux 7.3).
         const IO_DESC_SIZE = 1 << 20;

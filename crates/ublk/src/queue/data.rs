@@ -40,6 +40,10 @@ impl Queue<'_> {
         if !slot.moves_data() {
             return self.handle(tag, 0);
         }
+        if slot.descriptor.op_flags & io_flag::SHMEM_ZC != 0 {
+            // Its data is where the application has it, in memory this server does not know.
+            return self.failed(tag, Errno::OPNOTSUPP);
+        }
         let fits = usize::try_from(len).ok().filter(|len| *len <= buffer_len);
         let len = fits.ok_or(QueueError::TooLong { tag, len })?;
         let by_server = slot.descriptor.op_flags & io_flag::NEED_REG_BUF != 0;

@@ -1,15 +1,26 @@
 //! Memory that an application shares with the server, registered for zero copy
 //! (drivers/block/ublk_drv.c:ublk_ctrl_reg_buf and ublk_ctrl_unreg_buf).
 
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    thread,
+    time::{Duration, Instant},
+};
+
 use harness::{Needs, UblkDevice, declare};
 use rstest::rstest;
+use rustix::fs::OFlags;
 use ublk::{
-    Config, Errno, Region,
-    uapi::{CtrlCmd, DevInfo, ShmemBufReg, ctrl},
+    Buffer, Config, Errno, Features, RawCommand, RawQueue, Region,
+    uapi::{CtrlCmd, DevInfo, IoDesc, ShmemBufReg, ctrl},
 };
 use zerocopy::IntoBytes;
 
-use super::raw::{exchange, plain};
+use super::{
+    raw::{exchange, plain},
+    recorder::unscanned,
+};
 
 /// `UBLK_F_SHMEM_ZC` (include/uapi/linux/ublk_cmd.h) came with 7.1.
 const SINCE_7_1: Needs = Needs {
@@ -96,4 +107,75 @@ fn unregistering_an_index_out_of_range_is_einval(#[case] index: u64) {
     let command = CtrlCmd { data: index, ..CtrlCmd::for_device(id) };
     assert_eq!(plain(device.control(), ctrl::UNREG_BUF, command), Err(Errno::INVAL));
     device.control().unregister_shared(id, 0).expect("it is still there");
+}
+
+/// What an application does with its memory, of which the part from byte 4096 on is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+/// Registers two of three pages, has an application use the last of them for sectors 8 to 15, and returns the descriptor
+/// of the request and the beginning of the server's own buffer.
+fn descriptor(access: Access, flags: u32, registered: bool) -> (IoDesc, u64) {
+    const DEADLINE: Duration = Duration::from_secs(20);
+    let config = unscanned(64).with(Features::SHMEM_ZC).queues(1, 1);
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    let mut memory = Buffer::zeroed(12288).expect("memory");
+    memory.fill(0x33);
+    if registered {
+        let buffer = ShmemBufReg { addr: memory.address() + 4096, len: 8192, flags, reserved: 0 };
+        let command = CtrlCmd::for_device(id);
+        let index = exchange(device.control(), ctrl::REG_BUF, command, buffer.as_bytes()).0;
+        assert_eq!(index, Ok(0));
+    }
+    let mut queue = RawQueue::open(id).expect("the char device opens");
+    let lent = || Buffer::zeroed(512 << 10).expect("memory");
+    let fetch = queue.begin(RawCommand::new(0xc010_7520, 0, 0).memory(lent())).expect("submitted");
+    device.control().start(id).expect("START_DEV");
+    let path = device.block_path();
+    let client = thread::spawn(move || {
+        let direct = OFlags::DIRECT.bits().cast_signed();
+        let disk = File::options().read(true).write(true).custom_flags(direct).open(path);
+        let disk = disk.expect("the disk opens");
+        match access {
+            Access::Read => disk.read_exact_at(&mut memory[8192..], 8 * 512),
+            Access::Write => disk.write_all_at(&memory[8192..], 8 * 512),
+        }
+    });
+    let delivered = queue.finish(fetch, Instant::now() + DEADLINE).expect("no error");
+    let mut delivered = delivered.expect("the request is delivered");
+    let descriptor = queue.descriptor(0, 1, 0).expect("mapped");
+    let own = delivered.memory.address();
+    let commit =
+        RawCommand { result: 4096, ..RawCommand::new(0xc010_7521, 0, 0).memory(delivered.memory) };
+    queue.begin(commit).expect("submitted");
+    client.join().expect("no panic").expect("the application is told of success");
+    (descriptor, own)
+}
+
+/// include/uapi/linux/ublk_cmd.h, UBLK_IO_F_SHMEM_ZC (1 << 19): a request whose pages all lie in a registered buffer says
+/// so, with the index of the buffer in bits 32 to 47 of `addr` and the offset in it below; any other has the server's
+/// own buffer. Memory that may only be read is no place for the data of a READ.
+#[rstest]
+#[case::write(Access::Write, 0, true, true)]
+#[case::read(Access::Read, 0, true, true)]
+#[case::write_from_read_only(Access::Write, 1, true, true)]
+#[case::read_into_read_only(Access::Read, 1, true, false)]
+#[case::not_registered(Access::Write, 0, false, false)]
+fn request_in_shared_memory_says_where(
+    #[case] access: Access,
+    #[case] flags: u32,
+    #[case] registered: bool,
+    #[case] shared: bool,
+) {
+    declare!(Contract, SINCE_7_1);
+    let (descriptor, own) = descriptor(access, flags, registered);
+    assert_eq!(descriptor.op_flags & 0xff, u32::from(access == Access::Write));
+    assert_eq!((descriptor.start_sector, descriptor.nr_sectors), (8, 8));
+    assert_eq!(descriptor.op_flags >> 19 & 1, u32::from(shared), "{descriptor:x?}");
+    assert_eq!(descriptor.addr, if shared { 4096 } else { own });
 }

@@ -9,6 +9,7 @@
 //! [`control_server::ControlServer`]; both act on one [`target::Target`].
 
 pub mod backend;
+mod batch;
 pub mod chain;
 mod control_queue;
 pub mod control_server;

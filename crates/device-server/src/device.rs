@@ -1,6 +1,9 @@
 //! The device: its targets and logical units, and the way in for commands.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use arc_swap::{ArcSwap, Guard};
 use scsi::{
@@ -73,6 +76,8 @@ pub enum TmfResponse {
 pub struct Device {
     identifier: u32,
     inventory: ArcSwap<Inventory>,
+    /// Held from seeing that an address is free until it is taken.
+    adding: Mutex<()>,
     /// Every nexus that has sent something.
     nexuses: ArcSwap<BTreeSet<NexusId>>,
 }
@@ -90,7 +95,7 @@ impl Device {
             inventory.add(address, LogicalUnit::new(identifier, address, lu_config)?);
         }
         let inventory = ArcSwap::from_pointee(inventory);
-        Ok(Device { identifier, inventory, nexuses: ArcSwap::default() })
+        Ok(Device { identifier, inventory, adding: Mutex::default(), nexuses: ArcSwap::default() })
     }
 
     /// Where an address leads.
@@ -339,16 +344,24 @@ impl Device {
     }
 
     /// Adds a logical unit, and its target if that is new. Every initiator learns from the other units of the
-    /// target that the list has changed (SPC, REPORT LUNS).
+    /// target that the list has changed (SPC, REPORT LUNS). `first` is called when nothing can be refused any
+    /// more and no command finds the unit yet.
     ///
     /// # Errors
     /// The address is taken or the unit cannot be made. Nothing has changed then, but a file may have been
     /// created or extended.
-    pub fn add_lu(&self, address: LunAddress, config: LuConfig) -> Result<(), ConfigError> {
+    pub fn add_lu(
+        &self,
+        address: LunAddress,
+        config: LuConfig,
+        first: impl FnOnce(),
+    ) -> Result<(), ConfigError> {
         self.inventory.load().check_free(address)?;
         let unit = Arc::new(LogicalUnit::new(self.identifier, address, config)?);
+        let _adding = self.adding.lock().expect("no holder panics");
+        self.inventory.load().check_free(address)?;
+        first();
         self.change_inventory(address, |inventory| {
-            inventory.check_free(address)?;
             inventory.add(address, Arc::clone(&unit));
             Ok(())
         })

@@ -384,9 +384,9 @@ impl Target {
         {
             return Err(ChangeError::TooMany);
         }
-        // First, so that whoever finds the unit finds what is kept for it.
-        self.keep(address).configure(&config);
-        self.device.add_lu(address, config)?;
+        // Whoever finds the unit finds what is kept for it.
+        let kept_as = config.clone();
+        self.device.add_lu(address, config, || self.keep(address).configure(&kept_as))?;
         self.report_unless(silent, address, Happening::Added);
         Ok(())
     }

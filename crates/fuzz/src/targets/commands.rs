@@ -68,7 +68,7 @@ fn happen(rng: &mut Rng, device: &Device, nexus: NexusId, at: LunAddress) {
             ),
         )),
         5 => drop(device.remove_lu(at)),
-        6 => drop(device.add_lu(at, any_config(rng))),
+        6 => drop(device.add_lu(at, any_config(rng), || ())),
         _ => {
             let function = *one(rng, &TaskManagementFunction::ALL);
             device.task_management(nexus, at, function);

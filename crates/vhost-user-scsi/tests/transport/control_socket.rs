@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    num::NonZeroU32,
     os::unix::net::UnixStream,
     thread,
     time::Duration,
@@ -10,8 +11,12 @@ use std::{
 use control::{ClientError, Command, DeviceType, LunAddress, LunSpec, Medium, Reply};
 use device_server::NexusId;
 
-use crate::driver::{
-    DISK, Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, inquiry, pattern, read_10, write_10,
+use crate::{
+    driver::{
+        DISK, Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, holding, inquiry, pattern, read_10,
+        request, write_10,
+    },
+    guest::Guest,
 };
 
 const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
@@ -211,6 +216,44 @@ fn refusals_name_the_reason() {
             other => panic!("{other}"),
         }
     }
+}
+
+/// There are 1024 addresses that units can be plugged at; those that are refused take none.
+#[test]
+fn refused_plug_takes_no_address() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let at = |lun| LunAddress { target: 5, lun };
+    let plug = |lun, spec| Command::Plug { address: at(lun), spec, silent: true };
+    let odd = LunSpec { block_len: 7, ..LunSpec::default() };
+    for lun in 0..1100 {
+        let refusal = client.done(plug(lun, odd.clone())).expect_err("an odd block length");
+        assert!(refusal.to_string().contains("block length 7"), "{refusal}");
+    }
+    let refusal = client.journal(at(0)).expect_err("no unit has been there");
+    assert!(refusal.to_string().contains("target 5 has no logical unit 0"), "{refusal}");
+    client.done(plug(0, LunSpec::default())).expect("there is room");
+    assert_eq!(client.journal(at(0)).expect("it is there").entries, []);
+}
+
+/// SAM-5, Status codes: TASK SET FULL is 28h.
+#[test]
+fn plug_where_a_unit_is_leaves_it_its_task_set() {
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    let one = LunSpec { task_set_max: NonZeroU32::new(1), ..LunSpec::default() };
+    client.reset_lun(ADDRESS, one).expect("nothing is in flight");
+    client.faults(ADDRESS, holding(1)).expect("LUN 0");
+    let (head, response) = (guest.out(&request(UNIT, 1, &TEST_UNIT_READY)), guest.room(108));
+    guest.submit(REQUEST_QUEUE, &[head, response]);
+    while client.journal(ADDRESS).expect("LUN 0").held.is_empty() {
+        thread::yield_now();
+    }
+    let full = |guest: &Guest| guest.command_on(REQUEST_QUEUE + 1, UNIT, &TEST_UNIT_READY, &[], 0);
+    assert_eq!(full(&guest).status, 0x28);
+    let plug = Command::Plug { address: ADDRESS, spec: LunSpec::default(), silent: true };
+    client.done(plug).expect_err("a unit is there");
+    assert_eq!(full(&guest).status, 0x28);
 }
 
 /// Sends lines and returns the answers until the daemon hangs up or all are answered.

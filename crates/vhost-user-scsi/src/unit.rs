@@ -24,7 +24,7 @@ use crate::{
     journal::{FiredRule, Journal, Record},
     request_queue::Command,
     target::Target,
-    timers::Timers,
+    timers::{Timer, Timers},
 };
 
 mod task_set;
@@ -76,6 +76,8 @@ struct Waiting {
 enum Until {
     /// A control client.
     Released,
+    /// A time, at which it has its turn.
+    Due { _timer: Timer },
     /// Its [`Turn`], which somebody else keeps.
     ItsTurn,
     /// Nothing.
@@ -283,8 +285,7 @@ impl Unit {
             Wait::Order(_) => Until::Others(Arc::clone(&fired.rule)),
             Wait::Delay { from, to } => {
                 let delay = Duration::from_micros(Wait::delay_us(*from, *to, fired.draw));
-                timers.add(Instant::now() + delay, Turn { unit, sequence });
-                Until::ItsTurn
+                Until::Due { _timer: timers.add(Instant::now() + delay, Turn { unit, sequence }) }
             }
         };
         self.add(tasks, sequence, held, until);

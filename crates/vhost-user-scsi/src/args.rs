@@ -38,6 +38,21 @@ The other end, in QEMU (shared memory and qboot are needed, SeaBIOS waits for th
 Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot serve, 2 for a bad command line.
 RUST_LOG=debug shows every refusal, RUST_LOG=trace every command.";
 
+/// What `--check` has no use for: everything but `--hostile`.
+const SERVING: [&str; 11] = [
+    "sockets",
+    "control",
+    "targets",
+    "luns",
+    "disks",
+    "disk",
+    "scenario",
+    "prepare",
+    "journal_len",
+    "identifier",
+    "queues",
+];
+
 /// A SCSI target for virtual machines: serves vhost-user-scsi on a socket.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sensecheck-target", version, after_long_help = EXAMPLES)]
@@ -78,8 +93,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) scenario: Option<PathBuf>,
 
-    /// Says whether a scenario file is sound, and does nothing else.
-    #[arg(long, value_name = "FILE", exclusive = true)]
+    /// Says whether a scenario file is sound, for a daemon with --hostile if that is given too, and does
+    /// nothing else.
+    #[arg(long, value_name = "FILE", conflicts_with_all = SERVING)]
     pub(crate) check: Option<PathBuf>,
 
     /// Requests of the control socket that are carried out before any socket is there: a command in JSON
@@ -90,7 +106,7 @@ pub(crate) struct Args {
     /// Lets faults do what no device may do, such as lying lengths and wrong descriptor ids: a driver may
     /// crash of it.
     #[arg(long)]
-    hostile: bool,
+    pub(crate) hostile: bool,
 
     /// Commands that the journal of each logical unit keeps, the newest; 0 for no journal, which makes a
     /// command some 50 ns cheaper.
@@ -288,6 +304,18 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    /// What is left out of the list would be ignored without a word.
+    #[test]
+    fn check_takes_no_other_argument() {
+        let command = <Args as clap::CommandFactory>::command();
+        let others = command.get_arguments().map(|argument| argument.get_id().as_str());
+        let others: Vec<_> = others.filter(|id| !["check", "hostile"].contains(id)).collect();
+        for other in &others {
+            assert!(SERVING.contains(other), "{other}");
+        }
+        assert_eq!(others.len(), SERVING.len());
     }
 
     #[test]

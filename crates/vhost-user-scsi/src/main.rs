@@ -45,7 +45,7 @@ enum End {
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(path) = &args.check {
-        return check(path);
+        return check(path, args.hostile);
     }
     let config = args
         .device()
@@ -78,8 +78,8 @@ fn abort_on_panic() {
 }
 
 /// `--check`.
-fn check(path: &Path) -> ExitCode {
-    let said = match scenario::read(path) {
+fn check(path: &Path, hostile: bool) -> ExitCode {
+    let said = match scenario::read(path, hostile) {
         Ok(scenario) => {
             let names: Vec<_> = scenario.rules.iter().map(|rule| rule.name.as_str()).collect();
             let count = names.len();
@@ -115,7 +115,7 @@ fn run(args: &Args, config: DeviceConfig) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.scenario {
         let name = || path.display().to_string();
-        let faults = scenario::read(path).with_context(name)?;
+        let faults = scenario::read(path, args.hostile).with_context(name)?;
         scenario::install(&target, &faults).with_context(name)?;
     }
 

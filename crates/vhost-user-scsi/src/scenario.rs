@@ -24,22 +24,22 @@ pub enum ScenarioProblem {
     Rule(#[from] RuleProblem),
 }
 
-/// Reads a scenario and sees to it that each rule can be carried out.
+/// Reads a scenario and sees to it that each rule can be carried out, by a daemon that is `hostile` or not.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read(path: &Path) -> Result<Scenario, ScenarioProblem> {
-    parse(&fs::read_to_string(path)?)
+pub fn read(path: &Path, hostile: bool) -> Result<Scenario, ScenarioProblem> {
+    parse(&fs::read_to_string(path)?, hostile)
 }
 
 /// The same of the text of such a file.
 ///
 /// # Errors
 /// As [`read`].
-pub fn parse(text: &str) -> Result<Scenario, ScenarioProblem> {
+pub fn parse(text: &str, hostile: bool) -> Result<Scenario, ScenarioProblem> {
     let scenario = Scenario::parse(text)?;
     // Where a unit is makes no difference to what is wrong with a rule.
-    faults::compile(&scenario.rules, device_server::LunAddress { target: 0, lun: 0 }, true)?;
+    faults::compile(&scenario.rules, device_server::LunAddress { target: 0, lun: 0 }, hostile)?;
     Ok(scenario)
 }
 
@@ -67,7 +67,7 @@ mod tests {
         assert!(files.len() >= 35, "{files:?}");
         for file in files {
             let scenario =
-                read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+                read(&file, true).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             assert!(!scenario.rules.is_empty(), "{}", file.display());
         }
     }
@@ -77,7 +77,7 @@ mod tests {
         let path = directory.path().join("scenario.toml");
         let text = format!("format = 1\nwords = \"scsi\"\n[[rule]]\nname = \"r\"\n{rule}\n");
         fs::write(&path, text).expect("our directory");
-        read(&path).expect_err(rule).to_string()
+        read(&path, true).expect_err(rule).to_string()
     }
 
     #[test]

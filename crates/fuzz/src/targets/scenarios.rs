@@ -21,9 +21,9 @@ pub(super) fn prepare() -> anyhow::Result<Sessions> {
             mutate::text(rng, &mut text, WORDS, times);
             let text = String::from_utf8_lossy(&text);
             session.send(|| format!("--- scenario\n{text}"));
-            if let Ok(read) = scenario::parse(&text) {
+            if let Ok(read) = scenario::parse(&text, true) {
                 // What is accepted once is accepted again.
-                let again = scenario::parse(&text).expect("it was accepted before");
+                let again = scenario::parse(&text, true).expect("it was accepted before");
                 assert_eq!(read, again);
             }
         }

@@ -65,7 +65,7 @@ pub(crate) fn compile(
 
 fn compile_one(rule: &Rule, at: LunAddress, hostile: bool) -> Result<CompiledRule, String> {
     if rule.effect.hostile.is_some() && !hostile {
-        return Err("`hostile` needs a daemon that was started with --hostile".into());
+        return Err("`hostile` needs --hostile, with which the daemon has to be started".into());
     }
     let about_tasks = rule.when.task_management.is_some();
     Ok(CompiledRule {

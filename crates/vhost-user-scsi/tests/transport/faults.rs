@@ -188,15 +188,18 @@ fn daemon_ends_at_once_although_commands_wait(#[values("hold", "never")] name: &
     assert_eq!(guest.read(data.address, 512), [0xee; 512]);
 }
 
+/// Exit code and words of `--check`.
+fn check(path: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"));
+    let output = command.arg("--check").arg(path).args(more).output().expect("the daemon runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
 #[test]
 fn scenario_is_checked_and_nothing_else_is_done() {
     let directory = tempfile::tempdir().expect("a directory");
-    let run = |path: &Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"));
-        let output = command.arg("--check").arg(path).output().expect("the daemon runs");
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    };
+    let run = |path: &Path| check(path, &[]);
     let (code, said, complaint) = run(&scenario("bad-disk"));
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
     assert!(said.ends_with("sound, 3 rule(s): bad spot, forgetful, slow\n"), "{said}");
@@ -208,6 +211,20 @@ fn scenario_is_checked_and_nothing_else_is_done() {
     assert!(complaint.contains("bad.toml") && complaint.contains("`efect`"), "{complaint}");
     assert!(complaint.contains("line 5"), "{complaint}");
     assert_eq!(run(&directory.path().join("none.toml")).0, Some(1));
+    for serving in [&["--disk", "1M"][..], &["--socket", "s"], &["--queues", "2"]] {
+        assert_eq!(check(&scenario("bad-disk"), serving).0, Some(2), "{serving:?}");
+    }
+}
+
+/// What is sound is what a daemon with the same switch takes.
+#[test]
+fn hostile_scenario_is_sound_with_the_switch() {
+    let (code, said, complaint) = check(&scenario("hostile"), &["--hostile"]);
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    assert!(said.ends_with("sound, 1 rule(s): long sense\n"), "{said}");
+    let (code, said, complaint) = check(&scenario("hostile"), &[]);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(complaint.contains("rule `long sense`: `hostile` needs --hostile"), "{complaint}");
 }
 
 /// The number of threads stays what it is, however many commands wait, and whatever they wait for.
@@ -303,7 +320,7 @@ fn hostile_faults_need_a_hostile_daemon() {
     let refused = start(&[]).wait_with_output().expect("our child");
     let complaint = String::from_utf8(refused.stderr).expect("UTF-8");
     assert_eq!(refused.status.code(), Some(1));
-    assert!(complaint.contains("started with --hostile"), "{complaint}");
+    assert!(complaint.contains("`hostile` needs --hostile"), "{complaint}");
     let mut child = start(&["--hostile"]);
     let begun = Instant::now();
     while !directory.path().join("scsi").exists() {

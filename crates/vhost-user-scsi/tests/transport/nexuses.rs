@@ -147,6 +147,48 @@ fn function_establishes_unit_attentions(
     assert_eq!((conditions(&one), conditions(&other)), (mine.to_vec(), others.to_vec()));
 }
 
+/// PERSISTENT RESERVE OUT, with RESERVATION KEY and SERVICE ACTION RESERVATION KEY.
+fn reserve_out(guest: &Guest, action: u8, kind: u8, keys: (u64, u64)) -> u8 {
+    let cdb = [0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0];
+    let list = [&keys.0.to_be_bytes()[..], &keys.1.to_be_bytes(), &[0; 8]].concat();
+    guest.command_on(REQUEST_QUEUE + 1, UNIT, &cdb, &list, 0).status
+}
+
+/// SPC-4, Preempting: with PREEMPT AND ABORT (5h) the commands of the nexus that loses its registration end too,
+/// and no others; with PREEMPT (4h) none do. REGISTRATIONS PREEMPTED (2Ah/05h) is told either way.
+#[rstest]
+#[case::preempt(4, false)]
+#[case::preempt_and_abort(5, true)]
+fn preempted_commands_end_if_they_are_to_be_aborted(#[case] action: u8, #[case] aborts: bool) {
+    const WRITE_EXCLUSIVE: u8 = 1;
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let (one, other) = (daemon.guest(), daemon.other_guest());
+    // REGISTER is 0h, RESERVE 1h.
+    assert_eq!(reserve_out(&one, 0, 0, (0, 1)), 0);
+    assert_eq!(reserve_out(&other, 0, 0, (0, 2)), 0);
+    assert_eq!(reserve_out(&other, 1, WRITE_EXCLUSIVE, (2, 0)), 0);
+    hold(&mut client, 2);
+    let rooms = [&one, &other].map(|guest| guest.room(108));
+    for (held, (guest, room)) in [&one, &other].into_iter().zip(rooms).enumerate() {
+        guest.submit(REQUEST_QUEUE, &[guest.out(&request(UNIT, TAG, &TEST_UNIT_READY)), room]);
+        assert_held(&mut client, held + 1);
+    }
+    assert_eq!(reserve_out(&one, action, WRITE_EXCLUSIVE, (1, 2)), 0);
+    if aborts {
+        let used = other.used(REQUEST_QUEUE);
+        assert_eq!(other.answer(used.len, rooms[1], rooms[1]).response, ABORTED);
+        assert_held(&mut client, 1);
+    } else {
+        assert_held(&mut client, 2);
+    }
+    assert_eq!((conditions(&one), conditions(&other)), (vec![], vec![[0x2a, 0x05]]));
+    client.release(ADDRESS).expect("the preempting nexus's own waits");
+    let used = one.used(REQUEST_QUEUE);
+    let own = one.answer(used.len, rooms[0], rooms[0]);
+    assert_eq!((own.response, own.status), (0, 0));
+}
+
 /// SAM, Unit attention condition precedence: a reset comes before what was said earlier.
 #[test]
 fn reset_is_reported_before_cleared_commands() {

@@ -8,7 +8,7 @@ laws! { "blocks"
         write_beyond_the_end_writes_nothing, an_address_of_more_than_32_bits_is_not_cut,
         fua_and_dpo_change_no_data, a_larger_buffer_gets_what_was_asked_for,
         protection_information_is_refused_where_there_is_none,
-        caches_are_synchronized, synchronizing_beyond_the_end_is_refused;
+        synchronizing_takes_any_range_and_changes_no_data, synchronizing_beyond_the_end_is_refused;
     DISK_4K One: every_cdb_reads_what_every_cdb_wrote, no_block_is_no_error,
         read_beyond_the_end_is_refused, write_beyond_the_end_writes_nothing,
         a_larger_buffer_gets_what_was_asked_for;
@@ -133,8 +133,9 @@ fn protection_information_is_refused_where_there_is_none(initiator: &Initiator<'
     assert_eq!(initiator.read(3, 1), [0]);
 }
 
-/// A range, all blocks to the end (zero), IMMED (bit 1 of byte 1).
-fn caches_are_synchronized(initiator: &Initiator<'_>) {
+/// A range, all blocks to the end (zero), IMMED (bit 1 of byte 1). Whether the medium has the data then no
+/// initiator sees that has the cache before it: whoever executes the command has to look at the medium.
+fn synchronizing_takes_any_range_and_changes_no_data(initiator: &Initiator<'_>) {
     initiator.write(3, &[1]);
     for (lba, blocks, immed) in [(3, 1, 0), (0, 0, 0), (0x7ff, 1, 0), (0, 0, 2)] {
         for cdb in synchronize(lba, blocks, immed) {

@@ -31,6 +31,8 @@ const CLEAR: u8 = 3;
 const PREEMPT: u8 = 4;
 const PREEMPT_AND_ABORT: u8 = 5;
 const REGISTER_AND_IGNORE: u8 = 6;
+const ACTIONS: [u8; 7] =
+    [REGISTER, RESERVE, RELEASE, CLEAR, PREEMPT, PREEMPT_AND_ABORT, REGISTER_AND_IGNORE];
 
 const WRITE_EXCLUSIVE: u8 = 1;
 const EXCLUSIVE_ACCESS: u8 = 3;
@@ -150,10 +152,13 @@ fn only_the_registered_may_reserve(initiator: &Initiator<'_>) {
 
 /// APTPL, ALL_TG_PT and SPEC_I_PT are bits 0, 2 and 3 of byte 20; and no service action 7.
 fn what_is_not_supported_is_refused(initiator: &Initiator<'_>) {
-    for bit in [0u8, 2, 3] {
+    for (action, bit) in [REGISTER, REGISTER_AND_IGNORE]
+        .into_iter()
+        .flat_map(|action| [0u8, 2, 3].map(|bit| (action, bit)))
+    {
         let mut list = list(0, 1);
         list[20] = 1 << bit;
-        let cdb = [0x5f, REGISTER, 0, 0, 0, 0, 0, 0, 24, 0];
+        let cdb = [0x5f, action, 0, 0, 0, 0, 0, 0, 24, 0];
         let refused = initiator.send_expecting(&cdb, &list, Check(5, 0x26, 0));
         assert_eq!(refused.specific(), [0x88 | bit, 0, 20]);
     }
@@ -195,10 +200,12 @@ fn capabilities_are_the_types(initiator: &Initiator<'_>) {
 }
 
 fn a_list_of_another_length_is_refused(initiator: &Initiator<'_>) {
-    for len in [0u8, 23, 25] {
-        let cdb = [0x5f, REGISTER, 0, 0, 0, 0, 0, 0, len, 0];
-        let list = vec![1; len.into()];
-        initiator.send_expecting(&cdb, &list, Check(5, 0x1a, 0));
+    for action in ACTIONS {
+        for len in [0u8, 23, 25] {
+            let cdb = [0x5f, action, WRITE_EXCLUSIVE, 0, 0, 0, 0, 0, len, 0];
+            let list = vec![1; len.into()];
+            initiator.send_expecting(&cdb, &list, Check(5, 0x1a, 0));
+        }
     }
     assert_eq!(keys(initiator), (0, vec![]));
 }

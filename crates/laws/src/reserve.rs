@@ -116,14 +116,19 @@ fn third_parties_and_extents_are_refused(initiator: &Initiator<'_>) {
     initiator.run_expecting(&[0x56, 0, 0, 0, 0, 0, 0, 0, 8, 0], Check(5, 0x24, 0));
 }
 
-/// SPC-2: even those of the initiator that has reserved the unit.
+/// SPC-2: even those of the initiator that has reserved the unit. Every service action of PERSISTENT RESERVE
+/// OUT (0h to 6h) and of PERSISTENT RESERVE IN (0h to 3h).
 fn persistent_commands_conflict_with_it(holder: &Initiator<'_>, other: &Initiator<'_>) {
     let register = [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0];
     let list = [&[0; 15][..], &[1], &[0; 8]].concat();
     holder.good(&RESERVE);
     for initiator in [holder, other] {
-        initiator.send_expecting(&register, &list, CONFLICT);
-        initiator.ask_expecting(&[0x5e, 0, 0, 0, 0, 0, 0, 0, 255, 0], CONFLICT);
+        for action in 0..7 {
+            initiator.send_expecting(&[0x5f, action, 1, 0, 0, 0, 0, 0, 24, 0], &list, CONFLICT);
+        }
+        for action in 0..4 {
+            initiator.ask_expecting(&[0x5e, action, 0, 0, 0, 0, 0, 0, 255, 0], CONFLICT);
+        }
     }
     holder.good(&RELEASE);
     other.good_send(&register, &list);

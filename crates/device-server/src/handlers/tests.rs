@@ -124,6 +124,7 @@ const READ_FUA: [u8; 10] = [0x28, 8, 0, 0, 0, 0, 0, 0, 1, 0];
 const WRITE: [u8; 10] = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 const WRITE_FUA: [u8; 10] = [0x2a, 8, 0, 0, 0, 0, 0, 0, 1, 0];
 const SYNCHRONIZE: [u8; 10] = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const SYNCHRONIZE_16: [u8; 16] = [0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 #[test]
 fn fua_and_synchronize_cache_get_past_a_volatile_cache() {
@@ -132,6 +133,7 @@ fn fua_and_synchronize_cache_get_past_a_volatile_cache() {
     assert_eq!(run(&WRITE, true, false), (Ok(()), vec!["write"]));
     assert_eq!(run(&WRITE_FUA, true, false), (Ok(()), vec!["write", "flush"]));
     assert_eq!(run(&SYNCHRONIZE, true, false), (Ok(()), vec!["flush"]));
+    assert_eq!(run(&SYNCHRONIZE_16, true, false), (Ok(()), vec!["flush"]));
 }
 
 #[test]
@@ -178,4 +180,5 @@ fn a_flush_that_fails_fails_the_command() {
     assert_eq!(run(&WRITE_FUA, true, true).0, Err(CommandError::FlushFailed));
     assert_eq!(run(&READ_FUA, true, true), (Err(CommandError::FlushFailed), vec!["flush"]));
     assert_eq!(run(&SYNCHRONIZE, true, true).0, Err(CommandError::FlushFailed));
+    assert_eq!(run(&SYNCHRONIZE_16, true, true).0, Err(CommandError::FlushFailed));
 }

@@ -172,3 +172,6 @@ impl Medium for FileMedium {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

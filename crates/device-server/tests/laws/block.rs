@@ -160,4 +160,11 @@ fn read_capacity_16() {
     let cdb = |len| [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, len, 0, 0];
     assert_eq!(Bench::new(disk()).receive(&cdb(255)), expected);
     assert_eq!(Bench::new(disk()).receive(&cdb(12)), expected[..12]);
+    // Obsolete LOGICAL BLOCK ADDRESS and PMI.
+    let spoilt = |at: usize| {
+        let mut cdb = cdb(32);
+        cdb[at] = 1;
+        Bench::new(disk()).refused(&cdb)
+    };
+    assert_eq!([2, 9, 14].map(spoilt), [invalid_bit(2, 0), invalid_bit(9, 0), invalid_bit(14, 0)]);
 }

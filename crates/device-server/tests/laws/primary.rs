@@ -21,6 +21,15 @@ fn request_sense_has_nothing_to_tell_in_either_format() {
     assert_eq!(bench.receive(&[0x03, 0, 0, 0, 0, 0]), []);
 }
 
+/// Byte 1 has DESC in its bit 0; the rest of it and bytes 2 and 3 are reserved.
+#[test]
+fn request_sense_with_a_reserved_bit_is_an_invalid_field() {
+    let bench = Bench::new(disk());
+    assert_eq!(bench.refused(&[0x03, 2, 0, 0, 252, 0]), invalid_bit(1, 1));
+    assert_eq!(bench.refused(&[0x03, 0x81, 0, 0, 252, 0]), invalid_bit(1, 7));
+    assert_eq!(bench.refused(&[0x03, 0, 0, 1, 252, 0]), invalid_bit(3, 0));
+}
+
 fn report_luns(select_report: u8, allocation_length: u32) -> [u8; 12] {
     let [a, b, c, d] = allocation_length.to_be_bytes();
     [0xa0, 0, select_report, 0, 0, 0, a, b, c, d, 0, 0]

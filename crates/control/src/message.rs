@@ -326,7 +326,7 @@ pub struct Faults {
 pub struct JournalPage {
     /// Entries lost because the journal is bounded; they were older than all others.
     pub dropped: u64,
-    /// The commands in order of completion.
+    /// The commands in order of completion. See [`Self::canonical`].
     pub entries: Vec<JournalEntry>,
     /// The task management functions in order of their answers.
     pub task_management: Vec<TaskManagementEntry>,
@@ -334,6 +334,24 @@ pub struct JournalPage {
     pub held: Vec<HeldEntry>,
     /// What has become of each rule.
     pub rules: Vec<RuleCount>,
+}
+
+impl JournalPage {
+    /// The canonical journal: the commands in the order in which they were fetched, without tags and times. It is
+    /// a function of the seed of the faults and the order in which the commands came to the unit, over however
+    /// many queues, while the order of completion depends on how long each was delayed.
+    ///
+    /// Commands of one microsecond stay in order of completion, which may be another: what is to be compared
+    /// over several queues has to come one after the other.
+    #[must_use]
+    pub fn canonical(&self) -> Vec<JournalEntry> {
+        let mut entries = self.entries.clone();
+        entries.sort_by_key(|entry| entry.fetched_us);
+        for entry in &mut entries {
+            (entry.fetched_us, entry.completed_us, entry.tag) = (0, 0, 0);
+        }
+        entries
+    }
 }
 
 /// One answered command.

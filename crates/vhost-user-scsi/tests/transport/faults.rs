@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use control::{Client, Faults, JournalEntry, LunAddress, LunSpec};
+use control::{Client, Faults, JournalPage, LunAddress, LunSpec};
 use fault::Times;
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,12 +47,6 @@ fn response_has_the_status_qualifier_and_as_much_sense_as_there_is_room() {
     assert_eq!(guest.command(UNIT, &TEST_UNIT_READY, &[], 0).status, 0);
 }
 
-/// What was done is told apart from what is said of it: without tags and times.
-fn canonical(entries: Vec<JournalEntry>) -> Vec<JournalEntry> {
-    let without = |entry| JournalEntry { fetched_us: 0, completed_us: 0, tag: 0, ..entry };
-    entries.into_iter().map(without).collect()
-}
-
 /// The same seed and the same commands in the same order give the same journal, whatever other units do
 /// meanwhile.
 #[test]
@@ -76,13 +70,67 @@ fn journal_is_a_function_of_seed_and_arrival() {
             }
             guest.command(UNIT, &read_10(lba, 1), &[], 512);
         }
-        canonical(client.journal(ADDRESS).expect("LUN 0").entries)
+        client.journal(ADDRESS).expect("LUN 0").canonical()
     };
     let first = run(7, false);
     assert_eq!(first, run(7, true));
     assert_ne!(first, run(8, false));
     assert!(first.iter().any(|entry| entry.rule.as_deref() == Some("unlucky")));
     assert!(first.iter().any(|entry| entry.rule.as_deref() == Some("lost")));
+}
+
+/// The same over two queues, with every way to count and with delays: commands that come in a fixed order, each
+/// while those before it may still wait, are told of in that order, however long each took and whichever queue
+/// it took.
+#[test]
+fn journal_is_a_function_of_arrival_over_two_queues() {
+    const COMMANDS: u32 = 60;
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    let delay = |to| Effect { delay_us: Some(1), delay_up_to_us: Some(to), ..Effect::default() };
+    let rules = vec![
+        Rule::new("first", Effect::status("BUSY")).times(Times::First(5)).nth(2),
+        Rule::new("every", Effect::status("TASK SET FULL")).times(Times::Every(7)),
+        Rule::new("unlucky", Effect::sense(Sense::named("UNRECOVERED READ ERROR")))
+            .when(When::command("READ(10)"))
+            .times(Times::Ratio { hits: 1, of: 3 }),
+        Rule::new("slow", delay(30_000)).times(Times::Ratio { hits: 1, of: 2 }),
+    ];
+    let mut run = |seed, queue_of: fn(u32) -> usize| {
+        client.reset_lun(ADDRESS, LunSpec::default()).expect("LUN 0");
+        client.faults(ADDRESS, Faults { seed, rules: rules.clone() }).expect("LUN 0");
+        let begun = Instant::now();
+        let mut page = |condition: &dyn Fn(&JournalPage) -> bool| loop {
+            let page = client.journal(ADDRESS).expect("LUN 0");
+            if condition(&page) {
+                return page;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{page:?}");
+        };
+        for number in 0..COMMANDS {
+            let cdb = if number % 3 == 0 { &TEST_UNIT_READY[..] } else { &read_10(number, 1) };
+            let head = guest.out(&request(UNIT, number.into(), cdb));
+            let room = if number % 3 == 0 { vec![] } else { vec![guest.room(512)] };
+            guest.submit(queue_of(number), &[vec![head, guest.room(108)], room].concat());
+            // It has come to the unit before the next one does.
+            page(&|page| page.entries.len() + page.held.len() > number as usize);
+        }
+        for number in 0..COMMANDS {
+            guest.used(queue_of(number));
+        }
+        page(&|page| page.entries.len() == COMMANDS as usize).canonical()
+    };
+    let alternating = |number| REQUEST_QUEUE + (number % 2) as usize;
+    let first = run(7, alternating);
+    assert_eq!(first, run(7, alternating));
+    assert_eq!(first, run(7, |number| REQUEST_QUEUE + usize::from(number % 5 > 2)));
+    assert_ne!(first, run(8, alternating));
+    for (name, fired) in
+        [("first", 5..=5), ("every", 8..=9), ("unlucky", 5..=30), ("slow", 10..=50)]
+    {
+        let entries = first.iter().filter(|entry| entry.rule.as_deref() == Some(name));
+        assert!(fired.contains(&entries.clone().count()), "{name}: {}", entries.count());
+    }
 }
 
 /// Faults that make no sense are refused, and those of before stay.

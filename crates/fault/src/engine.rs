@@ -100,10 +100,12 @@ impl<W: When, E> Engine<W, E> {
             state.seen += 1;
             let Some(due) = state.seen.checked_sub(state.rule.nth) else { continue };
             // Asked in any case: what a rule draws does not depend on the others.
-            let fires = state.rule.times.fires(due, state.fired, &mut state.random);
-            if fires && decision.is_none() {
+            if !state.rule.times.fires(due, state.fired, &mut state.random) {
+                continue;
+            }
+            let draw = state.random.u64(..);
+            if decision.is_none() {
                 state.fired += 1;
-                let draw = state.random.u64(..);
                 decision = Some(Fired { rule: Arc::clone(&state.rule), count: state.fired, draw });
             }
         }
@@ -242,6 +244,21 @@ mod tests {
             let mut beside = decisions(vec![rule(), noise], seed, 200);
             beside.retain(|(_, effect)| *effect == "x");
             prop_assert_eq!(alone, beside);
+        }
+
+        /// A rule before it takes firings away and changes none of the others, nor what is drawn for them.
+        #[test]
+        fn chance_is_the_seed_s_alone_behind_another_rule(seed: u64, other in 1u32..9) {
+            let draws = |rules: Vec<TestRule>| -> Vec<(u32, u64)> {
+                let mut engine = Engine::new(rules, seed).expect("sound rules");
+                let fired = (1..=200).filter_map(|event| Some((event, engine.decide(&event)?)));
+                fired.filter(|(_, fired)| fired.rule.effect == "x").map(|(at, fired)| (at, fired.draw)).collect()
+            };
+            let rule = || Rule::new("r", "x").times(Times::Ratio { hits: 1, of: 3 });
+            let noise = Rule::new("n", "n").when(Multiple(other)).times(Times::Always);
+            let mut alone = draws(vec![rule()]);
+            alone.retain(|(event, _)| !event.is_multiple_of(other));
+            prop_assert_eq!(alone, draws(vec![noise, rule()]));
         }
     }
 

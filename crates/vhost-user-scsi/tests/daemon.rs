@@ -3,19 +3,24 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::{MetadataExt, chown},
+        net::{UnixListener, UnixStream},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use control::{Client, DeviceType};
+use control::{Client, DeviceType, LunAddress};
 use rstest::rstest;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sensecheck-target");
 
 struct Place {
     directory: TempDir,
@@ -32,7 +37,11 @@ impl Place {
 
     /// The daemon on sockets `scsi` and `control` of this place.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"));
+        self.command_of(Path::new(PROGRAM), arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.arg("--socket").arg(self.path("scsi")).arg("--control").arg(self.path("control"));
         command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
         command
@@ -41,8 +50,12 @@ impl Place {
     /// Starts it and waits until it is ready. Nobody reads its stderr afterwards, which must not
     /// trouble it.
     fn start(&self, arguments: &[&str]) -> Daemon {
+        Self::start_command(&mut self.command(arguments))
+    }
+
+    fn start_command(command: &mut Command) -> Daemon {
         let begun = Instant::now();
-        let mut child = self.command(arguments).spawn().expect("the daemon runs");
+        let mut child = command.spawn().expect("the daemon runs");
         // Reading until "ready" waits without polling; an end without it is the end of the stream.
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let mut log = String::new();
@@ -198,7 +211,7 @@ fn control_socket_that_cannot_be_bound_leaves_no_other_socket_behind() {
 
 #[test]
 fn missing_directory_is_named() {
-    let output = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"))
+    let output = Command::new(PROGRAM)
         .args(["--socket", "/nonexistent/scsi", "--disks", "1"])
         .output()
         .expect("the daemon runs");
@@ -236,15 +249,49 @@ fn bad_command_line_ends_with_2_and_a_reason() {
 
 #[test]
 fn help_tells_addresses_examples_and_exit_codes() {
-    let output = Command::new(env!("CARGO_BIN_EXE_sensecheck-target"))
-        .arg("--help")
-        .output()
-        .expect("the daemon runs");
+    let output = Command::new(PROGRAM).arg("--help").output().expect("the daemon runs");
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).expect("UTF-8");
     for word in ["--disk", "Examples:", "Exit codes:", "vhost-user-scsi-pci", "Addresses:"] {
         assert!(help.contains(word), "{word} is missing in\n{help}");
     }
+}
+
+/// Nobody, where the test runs as root; otherwise whoever runs it is an ordinary user.
+#[test]
+fn ordinary_user_can_run_it() {
+    const NOBODY: u32 = 65_534;
+    let place = Place::new();
+    // In a directory of the user's own, with copies of what may lie where the user cannot look.
+    let (program, scenario) = (place.path("program"), place.path("bad-disk.toml"));
+    // By another process: a child of another test's that had it open for writing would keep it from running.
+    let copied = Command::new("cp").arg(PROGRAM).arg(&program).status();
+    assert!(copied.expect("cp runs").success());
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../harness/scenarios");
+    fs::copy(scenarios.join("bad-disk.toml"), &scenario).expect("room");
+    let disk = place.path("disk.img");
+    let scenario = scenario.to_str().expect("UTF-8");
+    let disk_argument = format!("1M,file={}", disk.display());
+    let mut command =
+        place.command_of(&program, &["--scenario", scenario, "--disk", &disk_argument]);
+    if geteuid().is_root() {
+        chown(place.directory.path(), Some(NOBODY), Some(NOBODY)).expect("we are root");
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let daemon = Place::start_command(&mut command);
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.id()));
+    let status = status.expect("it runs");
+    assert!(status.contains("\nCapEff:\t0000000000000000\n"), "{status}");
+    let owner = fs::metadata(&disk).expect("created").uid();
+    assert!(owner != 0 && status.contains(&format!("\nUid:\t{owner}\t{owner}\t")), "{status}");
+    let _front_end = UnixStream::connect(place.path("scsi")).expect("it listens");
+    let mut client = place.client();
+    let rules = client.journal(LunAddress { target: 0, lun: 0 }).expect("the disk").rules;
+    assert_eq!(rules.len(), 3, "{rules:?}");
+    daemon.signal(Signal::TERM);
+    let (status, _) = daemon.ended();
+    assert_eq!(status.code(), Some(0));
+    assert!(!place.path("scsi").exists() && !place.path("control").exists());
 }
 
 /// The medium in a file outlives the daemon.

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     cell::RefCell,
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -15,6 +16,8 @@ use crate::bsg::ways::{Way, execute, transferred};
 /// A unit as its nexuses see it.
 pub(super) struct Passthrough {
     nexuses: Vec<Nexus>,
+    /// OPERATION CODE and SERVICE ACTION of what was GOOD.
+    good: RefCell<BTreeSet<(u8, u8)>>,
 }
 
 struct Nexus {
@@ -34,7 +37,12 @@ impl Passthrough {
                 functions: functions.unwrap_or_else(|error| panic!("{error}")),
             }
         };
-        Passthrough { nexuses: devices.iter().map(nexus).collect() }
+        Passthrough { nexuses: devices.iter().map(nexus).collect(), good: RefCell::default() }
+    }
+
+    /// The commands that have ended with GOOD, by OPERATION CODE and SERVICE ACTION, which is 0 where there are none.
+    pub(super) fn good(&self) -> BTreeSet<(u8, u8)> {
+        self.good.borrow().clone()
     }
 
     /// How a law is broken, if it is.
@@ -60,6 +68,12 @@ impl Transport for Passthrough {
         };
         let done = execute(&mut **self.nexuses[nexus].way.borrow_mut(), request);
         assert_eq!(done.host_status, 0, "{cdb:02x?}: {done:?}");
+        if done.device_status == 0 {
+            // SPC-4: SERVICE ACTION IN(16) and MAINTENANCE IN.
+            let has_actions = matches!(cdb[0], 0x9e | 0xa3);
+            let action = if has_actions { cdb[1] & 0x1f } else { 0 };
+            self.good.borrow_mut().insert((cdb[0], action));
+        }
         let data = if data_in_len > 0 { transferred(&done).to_vec() } else { Vec::new() };
         Completion {
             status: u8::try_from(done.device_status).expect("a status is a byte"),

@@ -207,7 +207,18 @@ fn zoned_parameters_are_checked(#[case] bend: fn(&mut Params), #[case] valid: bo
 /// include/uapi/linux/ublk_cmd.h: commands up to GET_DEV_INFO2 have a number without encoding, which does the same.
 #[rstest]
 fn legacy_numbers_do_the_same() {
-    declare!(Contract, SINCE_7_0);
+    declare!(
+        Contract,
+        harness::Needs {
+            features: std::borrow::Cow::Borrowed(&[
+                harness::Feature::KernelAtLeast(7, 0),
+                harness::Feature::Config(std::borrow::Cow::Borrowed(
+                    "CONFIG_BLKDEV_UBLK_LEGACY_OPCODES"
+                )),
+            ]),
+            ..SINCE_7_0
+        }
+    );
     let mut control = Control::open().expect("opened");
     control.use_legacy_numbers();
     let added = control.add(&info(0)).expect("ADD_DEV");

@@ -129,7 +129,18 @@ fn second_fetch_is_refused() {
 #[case::other_direction(0x4010_7520)]
 #[case::other_size(0xc001_7520)]
 fn number_of_a_queue_command_is_what_counts(#[case] op: u32) {
-    declare!(Quirk, SINCE_7_0);
+    declare!(
+        Quirk,
+        harness::Needs {
+            features: std::borrow::Cow::Borrowed(&[
+                harness::Feature::KernelAtLeast(7, 0),
+                harness::Feature::Config(std::borrow::Cow::Borrowed(
+                    "CONFIG_BLKDEV_UBLK_LEGACY_OPCODES"
+                )),
+            ]),
+            ..SINCE_7_0
+        }
+    );
     let (_device, mut queue) = device(DataMode::Copy, 1);
     let command = RawCommand::new(op, 0, 0).memory(buffer());
     assert_eq!(say(&mut queue, command), None, "it is a fetch");

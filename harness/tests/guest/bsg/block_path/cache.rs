@@ -1,12 +1,13 @@
 //! Caches: the device's, which is flushed, and the guest's, which hears of failures late.
 
 use std::{
+    borrow::Cow,
     fs::{self, OpenOptions},
     os::unix::fs::FileExt,
 };
 
 use bsg::Errno;
-use harness::{Lun, declare};
+use harness::{Feature, Lun, Needs, declare};
 use scsi_fault::{Effect, Sense};
 
 use super::{ForgottenDisk, always, asked, disk, errno, names};
@@ -44,10 +45,16 @@ fn failed_flush_is_told() {
 }
 
 /// fs/buffer.c:end_buffer_async_write, fs/sync.c: what could not be written back is told by fsync, once, and as EIO
-/// whatever it was.
+/// whatever it was. (Without buffer heads, fs/iomap tells what it was.)
 #[test]
 fn failed_write_back_is_told_by_fsync_once_and_as_eio() {
-    declare!(Quirk);
+    declare!(
+        Quirk,
+        Needs {
+            features: Cow::Borrowed(&[Feature::Config(Cow::Borrowed("CONFIG_BUFFER_HEAD"))]),
+            ..Needs::DEFAULT
+        }
+    );
     let lun = Lun::disk_unit();
     let path = lun.device().disk();
     let file = OpenOptions::new().read(true).write(true).open(&path).expect("opened");

@@ -1,17 +1,18 @@
 //! A medium in a file.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{self, Seek},
     num::NonZeroU64,
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::Path,
     sync::Arc,
 };
 
 use rustix::{
-    fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek},
+    fs::{Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, fcntl_getfl, seek},
     io::Errno,
+    process::geteuid,
 };
 use vm_memory::VolatileSlice;
 
@@ -39,8 +40,9 @@ impl FileMedium {
     /// device.
     pub fn open(path: &Path, len: u64, read_only: bool, thin: bool) -> io::Result<Self> {
         let file = Arc::new(Self::open_file(path, len, read_only)?);
-        let mapped =
-            if thin || !file.metadata()?.is_file() { None } else { Mapped::new(&file, len) };
+        let metadata = file.metadata()?;
+        let maps = !thin && metadata.is_file() && tells_what_is_resident(&file, &metadata)?;
+        let mapped = if maps { Mapped::new(&file, len) } else { None };
         Ok(FileMedium { file, mapped })
     }
 
@@ -64,6 +66,13 @@ impl FileMedium {
         }
         Ok(file)
     }
+}
+
+/// Whether mincore(2) tells the truth of a file. Of one that the user neither owns nor may write it says that
+/// all is resident (mm/mincore.c:can_do_mincore), and reading would fill the holes of a tmpfs.
+fn tells_what_is_resident(file: &File, metadata: &Metadata) -> io::Result<bool> {
+    let is_writable = fcntl_getfl(file)?.contains(OFlags::RDWR);
+    Ok(is_writable || metadata.uid() == geteuid().as_raw())
 }
 
 /// Opening a pipe must not wait for its other end; files and disks do not care.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::chown,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -93,6 +94,26 @@ fn run(device: &Device, cdb: &[u8], out: &mut [u8]) -> Status {
     let task = TaskContext { tag: 0, attribute: TaskAttribute::Simple, cdb };
     let mut data = DataBuffers { data_out: SgList::from(out), data_in: SgList::default() };
     device.execute(NexusId(0), UNIT, &task, &mut data).status
+}
+
+/// mincore(2) lies about files that are neither the user's nor opened for writing.
+#[test]
+fn only_files_that_mincore_tells_the_truth_of_are_mapped() {
+    let file = NamedTempFile::new().expect("a directory");
+    file.as_file().set_len(LEN as u64).expect("room");
+    let is_mapped = |path: &Path, len, read_only| {
+        FileMedium::open(path, len, read_only, false).expect("a medium").mapped().is_some()
+    };
+    let len = LEN as u64;
+    assert!(is_mapped(file.path(), len, true) && is_mapped(file.path(), len, false));
+    if geteuid().is_root() {
+        chown(file.path(), Some(65_534), None).expect("we are root");
+        assert!(!is_mapped(file.path(), len, true));
+        assert!(is_mapped(file.path(), len, false), "opened for writing");
+    } else {
+        // Everybody may read it and root alone may write it.
+        assert!(!is_mapped(Path::new("/etc/passwd"), 1, true));
+    }
 }
 
 /// SBC, PRE-FETCH: the blocks are read into the cache; without a length, all.

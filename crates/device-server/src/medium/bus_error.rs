@@ -30,13 +30,15 @@ struct Slot {
 }
 
 impl Slot {
-    const FREE: Slot = Slot {
-        taken: AtomicBool::new(false),
-        generation: AtomicUsize::new(0),
-        start: AtomicUsize::new(0),
-        end: AtomicUsize::new(0),
-        broken: AtomicBool::new(false),
-    };
+    const fn new() -> Slot {
+        Slot {
+            taken: AtomicBool::new(false),
+            generation: AtomicUsize::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+        }
+    }
 
     /// Of a slot that watches nothing.
     fn watch(&self, start: usize, end: usize) {
@@ -56,7 +58,7 @@ impl Slot {
     }
 }
 
-static WATCHED: [Slot; SLOTS] = [const { Slot::FREE }; SLOTS];
+static WATCHED: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
 
 /// The length of a page once the handler is installed; none where it cannot be.
 static PAGE_LEN: OnceLock<Option<usize>> = OnceLock::new();
@@ -155,7 +157,7 @@ mod tests {
     /// Two mappings take turns in a slot: what is between them is in neither.
     #[test]
     fn slot_that_is_reused_is_never_half_old_and_half_new() {
-        let slot = &Slot::FREE;
+        let slot = &Slot::new();
         let done = &AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(move || {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    ops::Deref,
     os::unix::{
         fs::{MetadataExt, chown},
         net::{UnixListener, UnixStream},
@@ -63,7 +64,7 @@ impl Place {
             log += &line.expect("UTF-8");
             log.push('\n');
             if log.contains("ready") {
-                return Daemon { child, started_in: begun.elapsed() };
+                return Daemon { child: Guarded(child), started_in: begun.elapsed() };
             }
         }
         panic!("the daemon ended with {:?}:\n{log}", child.wait());
@@ -80,8 +81,26 @@ impl Place {
     }
 }
 
+/// A process that does not outlive its test.
+struct Guarded(Child);
+
+impl Deref for Guarded {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // Errors say that it has ended, as it should have.
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
 struct Daemon {
-    child: Child,
+    child: Guarded,
     started_in: Duration,
 }
 
@@ -97,7 +116,7 @@ impl Daemon {
         let (sender, receiver) = std::sync::mpsc::channel();
         let pid = Pid::from_child(&self.child);
         thread::spawn(move || {
-            let status = self.child.wait().expect("our child");
+            let status = self.child.0.wait().expect("our child");
             sender.send(status).expect("somebody waits");
         });
         let status = receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {

@@ -346,28 +346,26 @@ impl Target {
 
     /// Stops, continues or kills the daemon; returns when the process is in that state.
     pub fn signal(&mut self, signal: TargetSignal) -> Result<(), TargetError> {
-        let send = |number| self.child.signal(number).map_err(TargetError::Signal);
+        let number = match signal {
+            TargetSignal::Stop => Signal::STOP,
+            TargetSignal::Continue => Signal::CONT,
+            TargetSignal::Kill => Signal::KILL,
+            TargetSignal::Restart => return self.restart(),
+        };
+        self.child.signal(number).map_err(TargetError::Signal)?;
         let reached = match signal {
-            TargetSignal::Stop => send(Signal::STOP).map(|()| self.wait_stopped())?,
-            TargetSignal::Continue => send(Signal::CONT).map(|()| true)?,
-            TargetSignal::Kill => send(Signal::KILL).map(|()| self.child.wait(DEADLINE))?,
-            TargetSignal::Restart => {
-                self.launch.on_purpose.store(true, Ordering::SeqCst);
-                send(Signal::KILL)?;
-                return self.succeed();
-            }
-            TargetSignal::MayEnd => {
-                self.launch.on_purpose.store(true, Ordering::SeqCst);
-                true
-            }
-            TargetSignal::Succeed => return self.succeed(),
+            TargetSignal::Stop => self.wait_stopped(),
+            TargetSignal::Continue => true,
+            TargetSignal::Kill | TargetSignal::Restart => self.child.wait(DEADLINE),
         };
         let late = || TargetError::Signal(io::ErrorKind::TimedOut.into());
         reached.then_some(()).ok_or_else(late)
     }
 
-    /// Waits for the end of the daemon and starts another with the same units in its place.
-    fn succeed(&mut self) -> Result<(), TargetError> {
+    /// Kills the daemon and starts another with the same units in its place.
+    fn restart(&mut self) -> Result<(), TargetError> {
+        self.launch.on_purpose.store(true, Ordering::SeqCst);
+        self.child.signal(Signal::KILL).map_err(TargetError::Signal)?;
         if !self.child.wait(DEADLINE) {
             return Err(TargetError::Signal(io::ErrorKind::TimedOut.into()));
         }

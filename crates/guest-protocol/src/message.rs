@@ -281,10 +281,6 @@ pub enum TargetSignal {
     /// SIGKILL, and another daemon with the same units in its place. Media in files keep what they have. Only
     /// a QEMU that reconnects goes on with it.
     Restart,
-    /// Its end, by a fault, is what the test wants from now on, and no failure.
-    MayEnd,
-    /// As [`TargetSignal::Restart`], when the daemon has ended by itself, which is waited for.
-    Succeed,
 }
 
 /// What the bench answers.

@@ -5,7 +5,6 @@
 mod answers;
 mod choice;
 mod data;
-mod death;
 mod functions;
 mod hostile;
 mod media;

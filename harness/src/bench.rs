@@ -103,6 +103,27 @@ pub fn control(command: control::Command) {
     done(Call::Control { command });
 }
 
+/// Says what goes wrong on every unit of the test's own target from now on. The test fails if one of these rules has
+/// fired on none of its units, but for those named in `may_stay_unfired`.
+#[track_caller]
+pub fn all_faults(faults: Faults, may_stay_unfired: &[&str]) {
+    let may_stay_unfired = may_stay_unfired.iter().map(ToString::to_string).collect();
+    done(Call::AllFaults { faults, may_stay_unfired });
+}
+
+/// From now on the end of the test's own target daemon is what the test wants; [`succeed_target`] puts another in its
+/// place.
+#[track_caller]
+pub fn expect_target_death() {
+    signal_target(TargetSignal::ExpectDeath);
+}
+
+/// Waits until the daemon has ended, and starts another with the same units and no faults. Panics if it lives on.
+#[track_caller]
+pub fn succeed_target() {
+    signal_target(TargetSignal::Succeed);
+}
+
 /// Stops, continues or kills the test's own target daemon.
 #[track_caller]
 pub fn signal_target(signal: TargetSignal) {

@@ -75,6 +75,10 @@ pub struct Target {
     child: Child,
     control: Client,
     pool: BTreeMap<LunAddress, Unit>,
+    /// Names of the rules about every unit that have to fire on one of them.
+    standing: Vec<String>,
+    /// Those of them that were replaced and have not.
+    standing_unfired: Vec<String>,
     sockets: Vec<PathBuf>,
     dir: PathBuf,
     launch: Launch,
@@ -208,7 +212,16 @@ impl Target {
         let pool = units
             .map(|lun| (lun.address, Unit { seen: Some(lun.spec.clone()), ..Unit::default() }))
             .collect();
-        Ok(Target { child, control, pool, sockets, dir: dir.to_owned(), launch })
+        Ok(Target {
+            child,
+            control,
+            pool,
+            standing: Vec::new(),
+            standing_unfired: Vec::new(),
+            sockets,
+            dir: dir.to_owned(),
+            launch,
+        })
     }
 
     /// The vhost-user socket of each nexus.
@@ -241,9 +254,7 @@ impl Target {
 
     /// Journals of the units a run holds.
     pub fn journals(&mut self, run: RunId) -> Result<Vec<(LunAddress, JournalPage)>, ClientError> {
-        let leased = self.pool.iter().filter(|(_, unit)| unit.lessee == Some(run));
-        let addresses: Vec<_> = leased.map(|(address, _)| *address).collect();
-        addresses.into_iter().map(|at| Ok((at, self.control.journal(at)?))).collect()
+        self.addresses(run).into_iter().map(|at| Ok((at, self.control.journal(at)?))).collect()
     }
 
     /// Journal of one unit, if the run holds it.
@@ -269,21 +280,62 @@ impl Target {
         Ok(())
     }
 
+    /// Says what goes wrong on every unit. Each rule but those named has to fire on one of the run's units.
+    pub fn all_faults(
+        &mut self,
+        run: RunId,
+        faults: Faults,
+        may_stay_unfired: &[String],
+    ) -> Result<(), String> {
+        self.note_standing_unfired(run)?;
+        let names = faults.rules.iter().map(|rule| rule.name.to_string());
+        let names = names.filter(|name| !may_stay_unfired.contains(name)).collect();
+        let command = control::Command::AllFaults { faults };
+        self.control.done(command).map_err(|error| error.to_string())?;
+        self.standing = names;
+        Ok(())
+    }
+
     /// Says something whose success has nothing to tell.
     pub fn control(&mut self, command: control::Command) -> Result<(), String> {
+        if matches!(command, control::Command::AllFaults { .. }) {
+            return Err("call `bench::all_faults`, which fails the test if one never fires".into());
+        }
         self.control.done(command).map_err(|error| error.to_string())
     }
 
     /// Names of the rules that had to fire on the units of a run and did not.
     pub fn unfired(&mut self, run: RunId) -> Result<Vec<String>, String> {
-        let leased = self.pool.iter().filter(|(_, unit)| unit.lessee == Some(run));
-        let addresses: Vec<_> = leased.map(|(address, _)| *address).collect();
-        let mut all = Vec::new();
-        for address in addresses {
+        self.note_standing_unfired(run)?;
+        let mut all = std::mem::take(&mut self.standing_unfired);
+        for address in self.addresses(run) {
             self.note_unfired(address)?;
             all.append(&mut self.unit(address).unfired);
         }
         Ok(all)
+    }
+
+    /// Asks how often the rules about every unit have fired on the units of a run together.
+    fn note_standing_unfired(&mut self, run: RunId) -> Result<(), String> {
+        let mut unfired = std::mem::take(&mut self.standing);
+        for address in self.addresses(run) {
+            if unfired.is_empty() {
+                break;
+            }
+            let page = self.control.journal(address).map_err(|error| error.to_string())?;
+            let fired = |name: &String| {
+                page.rules.iter().any(|count| count.fired > 0 && *count.name == **name)
+            };
+            unfired.retain(|name| !fired(name));
+        }
+        self.standing_unfired.extend(unfired.iter().map(|name| format!("`{name}`")));
+        Ok(())
+    }
+
+    /// The units of a run.
+    fn addresses(&self, run: RunId) -> Vec<LunAddress> {
+        let leased = self.pool.iter().filter(|(_, unit)| unit.lessee == Some(run));
+        leased.map(|(address, _)| *address).collect()
     }
 
     /// Asks for the rules of a unit that had to fire and have not.
@@ -351,12 +403,17 @@ impl Target {
             TargetSignal::Continue => Signal::CONT,
             TargetSignal::Kill => Signal::KILL,
             TargetSignal::Restart => return self.restart(),
+            TargetSignal::Succeed => return self.succeed(),
+            TargetSignal::ExpectDeath => {
+                self.launch.on_purpose.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
         };
         self.child.signal(number).map_err(TargetError::Signal)?;
         let reached = match signal {
             TargetSignal::Stop => self.wait_stopped(),
             TargetSignal::Continue => true,
-            TargetSignal::Kill | TargetSignal::Restart => self.child.wait(DEADLINE),
+            _ => self.child.wait(DEADLINE),
         };
         let late = || TargetError::Signal(io::ErrorKind::TimedOut.into());
         reached.then_some(()).ok_or_else(late)
@@ -366,6 +423,11 @@ impl Target {
     fn restart(&mut self) -> Result<(), TargetError> {
         self.launch.on_purpose.store(true, Ordering::SeqCst);
         self.child.signal(Signal::KILL).map_err(TargetError::Signal)?;
+        self.succeed()
+    }
+
+    /// Waits for the end of the daemon and starts another with the same units in its place.
+    fn succeed(&mut self) -> Result<(), TargetError> {
         if !self.child.wait(DEADLINE) {
             return Err(TargetError::Signal(io::ErrorKind::TimedOut.into()));
         }

@@ -235,6 +235,14 @@ pub enum Call {
         /// The words of its control socket; only what has nothing to tell.
         command: control::Command,
     },
+    /// Says what goes wrong on every unit of the test's own target, also on those that are plugged later. Refused
+    /// on a shared host. Answered with [`Answer::Done`].
+    AllFaults {
+        /// Instead of those before.
+        faults: Faults,
+        /// Names of the rules that need fire on no unit.
+        may_stay_unfired: Vec<String>,
+    },
     /// The test's own target: stop it (SIGSTOP), continue it, or kill it. Refused on a shared host.
     /// Answered with [`Answer::Done`] once the process is in that state.
     Target {
@@ -281,6 +289,11 @@ pub enum TargetSignal {
     /// SIGKILL, and another daemon with the same units in its place. Media in files keep what they have. Only
     /// a QEMU that reconnects goes on with it.
     Restart,
+    /// Nothing yet: a fault is about to end it, and its end is not the test's failure.
+    ExpectDeath,
+    /// Waits until a fault has ended it, and starts another with the same units in its place, as `Restart`
+    /// does.
+    Succeed,
 }
 
 /// What the bench answers.

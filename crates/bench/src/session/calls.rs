@@ -25,6 +25,9 @@ impl Session {
             Call::Faults { address, faults, may_stay_unfired } => {
                 done(self.hosts.faults(run, address, faults, may_stay_unfired))
             }
+            Call::AllFaults { faults, may_stay_unfired } => {
+                done(self.hosts.all_faults(run, faults, &may_stay_unfired))
+            }
             Call::Release { address, order } => done(self.hosts.release_held(run, address, order)),
             Call::Control { command } => done(self.hosts.control(run, command)),
             Call::Target { signal } => done(self.hosts.signal(run, signal)),

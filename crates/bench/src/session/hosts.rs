@@ -176,6 +176,16 @@ impl Hosts {
         target.faults(run, address, faults, may_stay_unfired)
     }
 
+    /// Says what goes wrong on every unit of a test's own daemon.
+    pub(super) fn all_faults(
+        &mut self,
+        run: RunId,
+        faults: Faults,
+        may_stay_unfired: &[String],
+    ) -> Result<(), String> {
+        self.own_target(run)?.all_faults(run, faults, may_stay_unfired)
+    }
+
     /// Says something to a test's own daemon.
     pub(super) fn control(&mut self, run: RunId, command: control::Command) -> Result<(), String> {
         self.own_target(run)?.control(command)

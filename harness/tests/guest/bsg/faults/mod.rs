@@ -5,6 +5,7 @@
 mod answers;
 mod choice;
 mod data;
+mod death;
 mod functions;
 mod hostile;
 mod media;

@@ -106,7 +106,7 @@ fn targets_rule_befalls_each_of_its_units() {
         Rule::new("here", Effect::sense(sense)).when(ready().target(0)).times(Times::First(2)),
         Rule::new("elsewhere", Effect::status("RESERVATION CONFLICT")).when(ready().target(1)),
     ];
-    bench::control(Command::AllFaults { faults: Faults { seed: 0, rules } });
+    bench::all_faults(Faults { seed: 0, rules }, &["elsewhere"]);
     bench::control(Command::Plug { address: LATER, spec: LunSpec::default(), silent: false });
     let host = one.device().hctl.split(':').next().expect("a host");
     let later = ScsiDevice { hctl: format!("{host}:0:0:77") };

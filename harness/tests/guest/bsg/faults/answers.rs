@@ -223,9 +223,10 @@ fn every_response_has_its_host_status() {
 #[test]
 fn command_may_be_executed_and_answered_otherwise() {
     declare!(Contract, URING_CMD);
+    let lun = Lun::fresh();
     let effect = Effect::response("TRANSPORT FAILURE").executed();
     let when = When::any().direction(Direction::Out);
-    let lun = unit_with(&scenario!("executed", 0, vec![Rule::new("doubtful", effect).when(when)]));
+    lun.faults([Rule::new("doubtful", effect).when(when)]);
     let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
     assert_eq!(statuses(&execute(&mut bsg, write(7, 1, 3))), (0, 14));
     assert_eq!(contents(&mut bsg, 7, 1), cdb::pattern(7, 1, 3));

@@ -3,18 +3,14 @@
 use bsg::{Access, Passthrough, Request};
 use fault::Times;
 use harness::{
-    HostShape, Lun, Needs, ScsiHost,
+    Lun,
     assert::{assert_good, assert_sense},
     declare,
 };
-use scsi_fault::{Code, Effect, Rule, Sense, When};
+use scsi_fault::{Effect, Rule, Sense, When};
 
-use super::{OWN_HOST, execute, read, scenario, test_unit_ready, unit_with};
+use super::{execute, read, scenario, test_unit_ready, unit_with};
 use crate::bsg::ways::{URING_CMD, uring_cmd};
-
-/// A host with two I_T nexuses.
-const TWO_NEXUSES: Needs =
-    Needs { host: ScsiHost::Own(HostShape { nexuses: Some(2), ..HostShape::DEFAULT }), ..OWN_HOST };
 
 /// SBC-3, READ(10): FUA is bit 3 of byte 1, DPO bit 4.
 #[test]
@@ -77,51 +73,6 @@ fn chance_is_the_seeds() {
     assert_ne!(one, other);
     // Six standard deviations of a binomial distribution around 25.
     assert!((1..=50).contains(&one.len()), "{one:?}");
-}
-
-/// SPC-4: READ CAPACITY(16) and GET LBA STATUS are 9Eh with service actions 10h and 12h.
-#[test]
-fn service_action_tells_commands_of_one_opcode_apart() {
-    declare!(Contract, URING_CMD);
-    let capacity = When::command(Code::Number(0x9e)).service_action(0x10);
-    let rules = vec![
-        Rule::new("capacity unknown", Effect::status("RESERVATION CONFLICT"))
-            .when(capacity)
-            .times(Times::Always),
-    ];
-    let lun = unit_with(&scenario!("service-action", 0, rules));
-    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
-    let mut asked = |service_action| {
-        let cdb = [0x9e, service_action, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
-        execute(&mut bsg, Request::new(&cdb).data_in(32)).device_status
-    };
-    assert_eq!([0x10, 0x12, 0x10].map(&mut asked), [0x18, 0, 0x18]);
-    assert_eq!(lun.fired("capacity unknown"), 2);
-}
-
-/// A rule about a nexus is one of the commands that come over it: here over the second of two.
-#[test]
-fn nexus_tells_initiators_apart() {
-    declare!(Contract, TWO_NEXUSES);
-    let ready = When::command("TEST UNIT READY").nexus(1);
-    let rules = vec![
-        Rule::new("second initiator", Effect::status("RESERVATION CONFLICT"))
-            .when(ready)
-            .times(Times::Always),
-    ];
-    let lun = Lun::fresh();
-    let ways: Vec<_> =
-        lun.devices().iter().map(|device| uring_cmd(device, Access::ReadWrite)).collect();
-    let [mut first, mut second] = <[_; 2]>::try_from(ways).expect("two nexuses");
-    for bsg in [&mut first, &mut second] {
-        // Whatever there is to tell an initiator comes first.
-        execute(bsg, test_unit_ready());
-    }
-    lun.scenario(&scenario!("nexus", 0, rules));
-    assert_good(&execute(&mut first, test_unit_ready()));
-    assert_eq!(execute(&mut second, test_unit_ready()).device_status, 0x18);
-    assert_good(&execute(&mut first, test_unit_ready()));
-    assert_eq!(lun.fired("second initiator"), 1);
 }
 
 /// A rule about another unit is none of this one's.

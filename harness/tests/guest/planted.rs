@@ -4,8 +4,10 @@
 use std::{borrow::Cow, fs, path::Path, time::Duration};
 
 use bsg::{Access, BsgIoctl, Completion, Passthrough, Request};
+use control::Faults;
 use guest_protocol::message::TargetSignal;
 use harness::{Feature, HostShape, Lun, Needs, ScsiHost, bench, declare, program, sysfs, wait};
+use scsi_fault::{Effect, Rule, When};
 
 const OWN_HOST: Needs = Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };
 
@@ -98,6 +100,17 @@ fn deletes_its_unit_and_fails() {
     let lun = Lun::fresh();
     fs::write(lun.device().dir().join("delete"), "1").expect("the unit can be deleted");
     panic!("planted failure");
+}
+
+/// A rule about every unit that fires on none, while another does.
+#[test]
+fn has_a_rule_about_every_unit_that_never_fires() {
+    declare!(Contract, OWN_HOST);
+    let lun = Lun::fresh();
+    let rule = |name, command| Rule::new(name, Effect::status("BUSY")).when(When::command(command));
+    let rules = vec![rule("seen", "READ CAPACITY(10)"), rule("never seen", "WRITE(10)")];
+    bench::all_faults(Faults { seed: 0, rules }, &["seen"]);
+    test_unit_ready(&mut open(&lun));
 }
 
 #[test]

@@ -247,3 +247,16 @@ fn sense_longer_than_its_buffer_is_warned_of() {
     execute(&mut bsg, read(0, 1));
     assert_eq!(lun.fired("long sense"), 1);
 }
+
+/// SAM-5, Status codes: RESERVATION CONFLICT is 18h; yet the write is on the medium.
+#[test]
+fn write_that_is_refused_can_have_been_carried_out() {
+    declare!(Contract, URING_CMD);
+    let effect = Effect::status("RESERVATION CONFLICT").executed();
+    let rules = vec![Rule::new("doubtful", effect).when(When::command("WRITE(10)"))];
+    let lun = unit_with(&scenario!("executed", 0, rules));
+    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    assert_eq!(statuses(&execute(&mut bsg, write(7, 1, 3))), (0x18, 0));
+    assert_eq!(contents(&mut bsg, 7, 1), cdb::pattern(7, 1, 3));
+    assert_eq!(lun.fired("doubtful"), 1);
+}

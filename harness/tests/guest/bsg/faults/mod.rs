@@ -7,6 +7,7 @@ mod choice;
 mod data;
 mod death;
 mod functions;
+mod hostile;
 mod media;
 mod waits;
 mod whole;

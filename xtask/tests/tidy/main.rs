@@ -7,5 +7,6 @@ mod arrows;
 mod banned;
 mod files;
 mod places;
+mod scenarios;
 mod sizes;
 mod tokens;

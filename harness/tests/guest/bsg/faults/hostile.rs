@@ -1,7 +1,7 @@
 //! A device that does what none may do. Each has a machine of its own, for a queue may be unusable afterwards.
 
 use bsg::Access;
-use harness::{Needs, assert::assert_good, declare};
+use harness::{Lun, Needs, assert::assert_good, bench, declare};
 use scsi_fault::{Effect, Hostile, Rule, When};
 
 use super::{OWN_HOST, contents, execute, read, scenario, statuses, test_unit_ready, unit_with};
@@ -51,4 +51,26 @@ fn command_that_comes_back_twice_breaks_the_queue() {
     log.wait_for(&["is not a head!"], 1);
     assert_eq!(statuses(&execute(&mut bsg, test_unit_ready())), (0, 4));
     assert_eq!(lun.fired("twice"), 1);
+}
+
+/// drivers/virtio/virtio_ring.c:virtqueue_get_buf_ctx_split: an id the ring does not have breaks the queue. The command
+/// never comes back (drivers/scsi/virtio_scsi.c:virtscsi_eh_timed_out waits on), and only a new boot frees the machine of
+/// it.
+#[test]
+fn id_out_of_range_breaks_the_queue_until_the_next_boot() {
+    declare!(Quirk, OWN_VM);
+    if bench::rebooted().is_none() {
+        let hostile = Hostile { used_id: Some(65535), ..Hostile::default() };
+        let lun = unit_with(&scenario!("hostile-used-id", 0, on_read("nobody's", hostile)));
+        let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+        let mut log = KernelLog::begin();
+        bsg.submit(read(0, 1).into()).expect("submitted");
+        log.wait_for(&["id 65535 out of range"], 1);
+        let mut other = uring_cmd(lun.device(), Access::ReadWrite);
+        assert_eq!(statuses(&execute(&mut other, test_unit_ready())), (0, 4));
+        assert_eq!(lun.fired("nobody's"), 1);
+        bench::reboot("broken");
+    }
+    let lun = Lun::fresh();
+    assert_good(&execute(&mut uring_cmd(lun.device(), Access::ReadWrite), test_unit_ready()));
 }

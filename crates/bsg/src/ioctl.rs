@@ -1,7 +1,7 @@
 //! The two doors to the kernel, and all unsafe code of this crate: the `SG_IO` call, and the promise
 //! a ring asks for.
 //!
-//! A frame owns the memory of its command as [`Pointer`](uring_cmd::Pointer)s. They are written over
+//! A frame owns the memory of its command as [`Pointer`]s. They are written over
 //! the address fields of the structure right before the kernel sees it, so no other address gets
 //! there. A length that lies runs into the guard page behind a buffer. Which structure a file takes was looked at when
 //! it was opened ([`crate::node`]).

@@ -209,7 +209,7 @@ fn zoned_parameters_are_checked(#[case] bend: fn(&mut Params), #[case] valid: bo
 fn legacy_numbers_do_the_same() {
     declare!(
         Contract,
-        harness::Needs {
+        Needs {
             features: std::borrow::Cow::Borrowed(&[
                 harness::Feature::KernelAtLeast(7, 0),
                 harness::Feature::Config(std::borrow::Cow::Borrowed(

@@ -100,6 +100,11 @@ struct Run {
 }
 
 impl State {
+    /// Whether chains may be taken, if it runs. Whoever looks for more has to ask this too.
+    fn pops(&self) -> bool {
+        self.enabled && !self.stopping
+    }
+
     /// Whether a chain can still be given back.
     fn is_current(&self, head: u16, generation: u64) -> bool {
         let current = generation == self.generation;
@@ -197,7 +202,8 @@ impl Ring {
     pub fn pop(&self) -> Result<Option<Chain>, RingError> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let Some(run) = state.run.as_mut().filter(|_| state.enabled && !state.stopping) else {
+        let pops = state.pops();
+        let Some(run) = state.run.as_mut().filter(|_| pops) else {
             return Ok(None);
         };
         let head = match run.again.pop() {
@@ -254,8 +260,7 @@ impl Ring {
         (0..LOOKS_MAX).any(|_| {
             std::hint::spin_loop();
             let state = self.state();
-            let pops = state.enabled && !state.stopping;
-            pops && state.run.as_ref().is_some_and(|run| run.split.has_more(&run.memory))
+            state.pops() && state.run.as_ref().is_some_and(|run| run.split.has_more(&run.memory))
         })
     }
 
@@ -270,7 +275,7 @@ impl Ring {
     fn rest(&self) -> bool {
         let mut state = self.state();
         state.tell();
-        let pops = state.enabled && !state.stopping;
+        let pops = state.pops();
         state.run.as_ref().is_some_and(|run| run.split.allow_kicks(&run.memory) && pops)
     }
 
@@ -278,7 +283,7 @@ impl Ring {
     /// For whoever pops chains outside [`Ring::drain`].
     pub(crate) fn ask_for_a_kick(&self) -> bool {
         let state = self.state();
-        let pops = state.enabled && !state.stopping;
+        let pops = state.pops();
         state.run.as_ref().is_some_and(|run| run.split.allow_kicks(&run.memory) && pops)
     }
 

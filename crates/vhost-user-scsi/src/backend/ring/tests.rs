@@ -76,9 +76,7 @@ fn chain_completes_into_the_ring_it_came_from() {
 #[test]
 fn chains_given_back_together_are_seen_together() {
     let memory = memory();
-    let place = memory.at_guest(0x2000, 8).expect("inside the memory");
-    // Head 0, three times.
-    memory.bytes(place, 0, 8).write_slice(&[0, 0, 3, 0, 0, 0, 0, 0], 0).expect("inside the memory");
+    make_available(&memory, 3);
     let ring = ring(&memory);
     let mut seen = Vec::new();
     let chains: Vec<_> = (0..3).map(|_| popped(&ring)).collect();
@@ -95,6 +93,26 @@ fn chains_given_back_together_are_seen_together() {
     ring.stop(Duration::from_secs(1000));
 }
 
+/// Makes the chain at head 0 available so often.
+fn make_available(memory: &Memory, times: u8) {
+    let place = memory.at_guest(0x2000, 8).expect("inside the memory");
+    let available = [0, 0, times, 0, 0, 0, 0, 0];
+    memory.bytes(place, 0, 8).write_slice(&available, 0).expect("inside the memory");
+}
+
+/// A ring that was stopped with a chain in flight and started anew, as by a driver that resets the device: the same
+/// chain is available again.
+fn started_anew() -> (Ring, Chain, Chain) {
+    let memory = memory();
+    let ring = ring(&memory);
+    let stuck = popped(&ring);
+    ring.stop(Duration::ZERO);
+    ring.set_base(0).expect("stopped");
+    ring.start(&memory).expect("it is mapped");
+    let again = popped(&ring);
+    (ring, stuck, again)
+}
+
 /// The index of the used ring.
 fn ring_index(memory: &Memory) -> u16 {
     let place = memory.at_guest(0x3002, 2).expect("inside the memory");
@@ -105,8 +123,7 @@ fn ring_index(memory: &Memory) -> u16 {
 #[test]
 fn ring_that_is_disabled_while_it_is_drained_is_left() {
     let memory = memory();
-    let place = memory.at_guest(0x2000, 8).expect("inside the memory");
-    memory.bytes(place, 0, 8).write_slice(&[0, 0, 2, 0, 0, 0, 0, 0], 0).expect("inside the memory");
+    make_available(&memory, 2);
     let ring = ring(&memory);
     let mut looks = 0;
     ring.drain(|ring| {
@@ -122,13 +139,7 @@ fn ring_that_is_disabled_while_it_is_drained_is_left() {
 
 #[test]
 fn chains_of_a_ring_that_was_stopped_are_not_given_back_with_others() {
-    let memory = memory();
-    let ring = ring(&memory);
-    let stuck = popped(&ring);
-    ring.stop(Duration::ZERO);
-    ring.set_base(0).expect("stopped");
-    ring.start(&memory).expect("it is mapped");
-    let again = popped(&ring);
+    let (ring, stuck, again) = started_anew();
     ring.complete_all([(stuck, 108), (again, 108)].into_iter());
     assert_eq!(used(&ring), 1);
     ring.stop(Duration::from_secs(1000));
@@ -136,14 +147,7 @@ fn chains_of_a_ring_that_was_stopped_are_not_given_back_with_others() {
 
 #[test]
 fn chain_still_in_flight_when_its_ring_stops_completes_into_nothing() {
-    let memory = memory();
-    let ring = ring(&memory);
-    let stuck = popped(&ring);
-    ring.stop(Duration::ZERO);
-    // Started anew, as by a driver that resets the device: the same chain is available again.
-    ring.set_base(0).expect("stopped");
-    ring.start(&memory).expect("it is mapped");
-    let again = popped(&ring);
+    let (ring, stuck, again) = started_anew();
     stuck.complete(108);
     assert_eq!(used(&ring), 0);
     again.complete(108);

@@ -66,6 +66,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
 
+    /// Put images out of the page cache before they are measured: how well a daemon waits for storage.
+    #[arg(long, requires = "images")]
+    uncached: bool,
+
     /// Write every figure to a file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -97,6 +101,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         },
         filters: args.filter.clone(),
         image_dir: args.images.clone(),
+        uncached: args.uncached,
     };
     let report = match target_bench::run(&request, &progress) {
         Err(_) if host::interrupt::pending() => return Ok(exit::INTERRUPTED),

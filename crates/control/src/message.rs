@@ -436,4 +436,6 @@ pub struct Statistics {
     pub control_requests: u64,
     /// Descriptor chains that were no valid request and were returned unexecuted.
     pub malformed: u64,
+    /// Commands that waited for the host's storage while their queue went on.
+    pub storage_waits: u64,
 }

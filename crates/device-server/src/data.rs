@@ -2,7 +2,7 @@
 
 use vm_memory::{Bytes, VolatileSlice};
 
-use crate::medium::{Medium, MediumError};
+use crate::medium::{FileWait, Medium, MediumError};
 
 /// A scatter-gather list: pieces of memory that may change under our hands (a guest's), seen as one
 /// range of bytes.
@@ -249,18 +249,25 @@ impl<'a, 'b> Mover<'a, 'b> {
         self.moved.overrun = self.moved.data_in < data.len() as u64;
     }
 
-    /// Sends `len` bytes of the medium from `offset`; as much as there is room for, if that is less.
+    /// Sends `len` bytes of the medium from `offset`; as much as there is room for, if that is less. If
+    /// others `may_wait` for it, what is to be waited for comes back, and counts as moved.
     pub(crate) fn read(
         &mut self,
         medium: &dyn Medium,
         offset: u64,
         len: u64,
-    ) -> Result<(), MediumError> {
+        may_wait: bool,
+    ) -> Result<Option<FileWait>, MediumError> {
         let room = self.buffers.data_in.len();
         let wanted = len.min(room);
-        let read = medium.read_at(offset, self.buffers.data_in.slices(), wanted);
+        let into = self.buffers.data_in.slices();
+        let read = if may_wait {
+            medium.begin_read_at(offset, into, wanted)
+        } else {
+            medium.read_at(offset, into, wanted).map(|()| None)
+        };
         self.moved.data_in = match &read {
-            Ok(()) => wanted,
+            Ok(_) => wanted,
             Err(error) => error.done,
         };
         self.moved.overrun = read.is_ok() && len > room;

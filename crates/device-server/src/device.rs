@@ -13,12 +13,12 @@ use scsi::{
 use scsi_fault::WriteFault;
 
 use crate::{
-    Aborts, ConfigError, DataBuffers, DeviceConfig, Health, LuConfig, Outcome, Readiness,
-    admission,
+    Aborts, Begun, ConfigError, DataBuffers, DeviceConfig, Health, LuConfig, Outcome, Readiness,
+    Wait, admission,
     data::Mover,
     handlers::{self, Execution},
     inventory::{Inventory, Target},
-    medium::{FaultyMedium, Medium},
+    medium::{FaultyMedium, FileWait, Medium},
     mode_values::ModeValues,
     unit::LogicalUnit,
 };
@@ -129,6 +129,36 @@ impl Device {
         data: &mut DataBuffers<'_>,
         write: Option<WriteFault>,
     ) -> Outcome {
+        self.run(nexus, address, task, data, write, None)
+    }
+
+    /// Executes one command, but for what somebody else may wait for.
+    pub fn begin(
+        &self,
+        nexus: NexusId,
+        address: LunAddress,
+        task: &TaskContext<'_>,
+        data: &mut DataBuffers<'_>,
+    ) -> Begun {
+        let mut wait = None;
+        let outcome = self.run(nexus, address, task, data, None, Some(&mut wait));
+        match wait {
+            None => Begun::Ended(outcome),
+            Some((unit, file)) => Begun::Waits(Wait::new(unit, file, outcome)),
+        }
+    }
+
+    /// Runs a command. With a place for what it has to wait for, that is left there and not done; the outcome is
+    /// then the one it has if all goes well.
+    fn run(
+        &self,
+        nexus: NexusId,
+        address: LunAddress,
+        task: &TaskContext<'_>,
+        data: &mut DataBuffers<'_>,
+        write: Option<WriteFault>,
+        wait: Option<&mut Option<(Arc<LogicalUnit>, FileWait)>>,
+    ) -> Outcome {
         let mut mover = Mover::new(data);
         let nexuses = self.nexuses_with(nexus);
         let inventory = self.inventory.load();
@@ -142,7 +172,11 @@ impl Device {
                 let medium: &dyn Medium = if faulty.is_sound() { &*unit.medium } else { &faulty };
                 let mut execution =
                     Execution::new(nexus, &nexuses, &unit, medium, luns, task.cdb, &mut mover);
+                execution.may_wait = wait.is_some();
                 let result = admission::execute(&mut execution, task);
+                if let (Some(wait), Some(file)) = (wait, execution.wait.take()) {
+                    *wait = Some((Arc::clone(&unit), file));
+                }
                 let (aborts, reported_luns) = (execution.aborts, execution.reported_luns);
                 if reported_luns {
                     self.forget_luns_changed(nexus, address.target);

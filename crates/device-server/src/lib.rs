@@ -11,7 +11,7 @@
 //!   `reservations`, readiness, write protection.
 //! * `handlers` has one function for each row of the command table.
 //! * `error` is the one map from what went wrong to sense data.
-//! * [`data`] moves parameter data and counts; [`medium`] keeps the blocks.
+//! * [`data`] moves parameter data and counts; [`medium`] keeps the blocks; a [`wait`] is for those of a slow one.
 
 mod admission;
 mod attention;
@@ -30,6 +30,7 @@ pub mod outcome;
 mod readiness;
 mod reservations;
 mod unit;
+pub mod wait;
 
 pub use config::{
     ConfigError, DeviceConfig, DeviceType, LuConfig, MediumConfig, PhysicalBlocks, Provisioning,
@@ -40,3 +41,4 @@ pub use health::Health;
 pub use outcome::{Aborts, Outcome};
 pub use readiness::Readiness;
 pub use scsi::LunAddress;
+pub use wait::{Begun, Wait};

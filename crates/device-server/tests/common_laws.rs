@@ -1,16 +1,23 @@
 //! The laws that hold for every implementation, tried on the device server: each on a unit of its own.
 
+use std::{fs::File, num::NonZeroU64, path::PathBuf};
+
 use device_server::{
-    DataBuffers, Device, DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig, NexusId,
-    PhysicalBlocks, Provisioning, SgList, TaskContext, TmfResponse,
+    Begun, DataBuffers, Device, DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig,
+    NexusId, Outcome, PhysicalBlocks, Provisioning, SgList, TaskContext, TmfResponse,
 };
 use laws::{Completion, Transport, Unit};
 use libtest_mimic::{Arguments, Trial};
+use rustix::fs::{Advice, fadvise};
 use scsi::task::{TaskAttribute, TaskManagementFunction};
 
 const ADDRESS: LunAddress = LunAddress { target: 0, lun: 0 };
 
-struct InProcess(Device);
+struct InProcess {
+    device: Device,
+    /// The file that is out of the page cache whenever a command begins.
+    waits_for: Option<PathBuf>,
+}
 
 impl InProcess {
     fn with(unit: Unit, medium: MediumConfig) -> Self {
@@ -24,7 +31,21 @@ impl InProcess {
             ..LuConfig::default()
         };
         let config = DeviceConfig { identifier: 1, units: vec![(ADDRESS, config)] };
-        InProcess(Device::new(config).expect("accepted"))
+        InProcess { device: Device::new(config).expect("accepted"), waits_for: None }
+    }
+
+    /// Executes a command, and what it waits for afterwards, if this is what is tried.
+    fn run(&self, nexus: NexusId, task: &TaskContext<'_>, data: &mut DataBuffers<'_>) -> Outcome {
+        let Some(path) = &self.waits_for else {
+            return self.device.execute(nexus, ADDRESS, task, data);
+        };
+        let file = File::open(path).expect("the medium");
+        file.sync_data().expect("flushed");
+        fadvise(&file, 0, NonZeroU64::new(u64::MAX >> 1), Advice::DontNeed).expect("evicted");
+        match self.device.begin(nexus, ADDRESS, task, data) {
+            Begun::Ended(outcome) => outcome,
+            Begun::Waits(wait) => wait.end(None, data),
+        }
     }
 }
 
@@ -40,7 +61,7 @@ impl Transport for InProcess {
             data_in: SgList::from(&mut data[..]),
         };
         let task = TaskContext { tag: 1, attribute: TaskAttribute::Simple, cdb };
-        let outcome = self.0.execute(nexus_id(nexus), ADDRESS, &task, &mut buffers);
+        let outcome = self.run(nexus_id(nexus), &task, &mut buffers);
         assert!(!outcome.overrun, "{cdb:02x?} wants larger buffers");
         assert_eq!(out, data_out, "data-out was written to");
         let moved = usize::try_from(outcome.data_in_len).expect("short");
@@ -57,12 +78,12 @@ impl Transport for InProcess {
 
     fn logical_unit_reset(&self, nexus: usize) {
         let function = TaskManagementFunction::LogicalUnitReset;
-        let response = self.0.task_management(nexus_id(nexus), ADDRESS, function);
+        let response = self.device.task_management(nexus_id(nexus), ADDRESS, function);
         assert_eq!(response, TmfResponse::FunctionComplete);
     }
 }
 
-/// Each law on a medium in RAM and on one in a file.
+/// Each law on a medium in RAM, on one in a file, and on one in a file that is waited for.
 fn trials() -> impl Iterator<Item = Trial> {
     laws::all().flat_map(|law| {
         let in_ram = Trial::test(format!("{} in RAM", law.title()), || {
@@ -75,7 +96,14 @@ fn trials() -> impl Iterator<Item = Trial> {
             law.check(&InProcess::with(law.unit, medium));
             Ok(())
         });
-        [in_ram, in_a_file]
+        let waiting = Trial::test(format!("{} in a file that is waited for", law.title()), || {
+            let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+            let path = folder.path().join("medium");
+            let medium = MediumConfig::File { path: path.clone() };
+            law.check(&InProcess { waits_for: Some(path), ..InProcess::with(law.unit, medium) });
+            Ok(())
+        });
+        [in_ram, in_a_file, waiting]
     })
 }
 

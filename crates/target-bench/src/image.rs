@@ -3,8 +3,11 @@
 use std::{
     fs::File,
     io::{BufWriter, Write},
+    num::NonZeroU64,
     path::Path,
 };
+
+use rustix::fs::{Advice, fadvise};
 
 use crate::Error;
 
@@ -34,6 +37,15 @@ pub(crate) fn write(path: &Path) -> Result<(), Error> {
         file.write_all(&bytes).map_err(Error::file("write", path))?;
     }
     Ok(())
+}
+
+/// Puts a file out of the page cache. Where that is all there is, as in a tmpfs, nothing happens.
+pub(crate) fn evict(path: &Path) -> Result<(), Error> {
+    let file = File::open(path).map_err(Error::file("open", path))?;
+    file.sync_data().map_err(Error::file("write back", path))?;
+    let len = NonZeroU64::new(IMAGE_LEN as u64);
+    let evicted = fadvise(&file, 0, len, Advice::DontNeed).map_err(Into::into);
+    evicted.map_err(Error::file("put out of the page cache", path))
 }
 
 /// Where each of the pieces begins that an image is filled by.

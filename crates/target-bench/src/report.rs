@@ -24,6 +24,8 @@ pub(crate) struct Setting {
     /// Before and after.
     pub(crate) load_average: [Option<f64>; 2],
     pub(crate) images: PathBuf,
+    /// Whether they were out of the page cache.
+    pub(crate) uncached: bool,
     /// Why there is no peer, if there is none.
     pub(crate) peer: Option<String>,
 }
@@ -193,7 +195,8 @@ impl Report {
     }
 
     fn head(&self) -> String {
-        let Setting { rounds, sample_ms, cpus, wait, load_average, images, .. } = &self.setting;
+        let Setting { rounds, sample_ms, cpus, wait, load_average, images, uncached, .. } =
+            &self.setting;
         let wait = match wait {
             Wait::Poll => "polls",
             Wait::Interrupt => "waits for interrupts",
@@ -202,10 +205,11 @@ impl Report {
             .map(|load| load.map_or("unknown".into(), |load| format!("{load:.1}")))
             .join(" before, ");
         format!(
-            "{rounds} rounds of {sample_ms} ms; {cpus}, which {wait}; files in {}; load average {load} \
+            "{rounds} rounds of {sample_ms} ms; {cpus}, which {wait}; files in {}{}; load average {load} \
              after.\nMedians, with quartiles in brackets. The ratio is of CPU, {} being 1; it has a file \
              in both lines and cannot write.\n",
             images.display(),
+            if *uncached { ", not cached" } else { "" },
             peer::NAME
         )
     }
@@ -232,6 +236,7 @@ mod tests {
             wait: Wait::Poll,
             load_average: [Some(0.5), None],
             images: "/dev/shm".into(),
+            uncached: false,
             peer: peer.clone(),
         };
         let find = |name| WORKLOADS.iter().find(|load| load.name == name).expect("a workload");

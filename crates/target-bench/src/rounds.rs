@@ -71,6 +71,8 @@ pub struct Request {
     pub filters: Vec<String>,
     /// Where the images go [default: `/dev/shm`].
     pub image_dir: Option<PathBuf>,
+    /// Whether files are put out of the page cache before they are measured.
+    pub uncached: bool,
 }
 
 /// Whom a figure is of.
@@ -195,6 +197,8 @@ struct Running<'m> {
     // Dropped first: the daemon sees its front end leave.
     session: Session<'m>,
     daemon: Daemon,
+    /// Its medium, if that is a file.
+    image: Option<PathBuf>,
 }
 
 /// Measures, from the main thread: what it starts ends with the thread that started it.
@@ -236,6 +240,7 @@ pub fn run(request: &Request, progress: &Progress) -> Result<Report, Error> {
             Peer::Program(_) => None,
             Peer::Absent(why) => Some(why.clone()),
         },
+        uncached: request.uncached,
     };
     Ok(Report::new(setting, &plan.lines, &samples, &idle, &start))
 }
@@ -313,7 +318,9 @@ fn set_up<'m>(
         }
         Subject::Ours(Medium::File) => {
             command.arg("--socket").arg(&socket);
-            command.arg("--disk").arg(format!("file={}", image.display()));
+            // What a process has mapped stays in the page cache. Thin media are not.
+            let thin = if request.uncached { ",thin" } else { "" };
+            command.arg("--disk").arg(format!("file={}{thin}", image.display()));
         }
         Subject::Peer => {
             command.arg("--socket-path").arg(&socket).arg(&image);
@@ -339,7 +346,7 @@ fn set_up<'m>(
     if in_memory {
         blame(session.fill_medium(), &daemon)?;
     }
-    Ok(Running { session, daemon })
+    Ok(Running { session, daemon, image: (!in_memory).then_some(image) })
 }
 
 /// Connects as soon as the daemon listens, and introduces a guest.
@@ -366,6 +373,9 @@ fn measure(
     request: &Request,
 ) -> Result<Sample, Error> {
     running.session.run(workload, request.wait, WARM_UP)?;
+    if let (Some(image), true) = (&running.image, request.uncached) {
+        image::evict(image)?;
+    }
     let before = running.daemon.cpu_time()?;
     let run = running.session.run(workload, request.wait, request.sample)?;
     let cpu = running.daemon.cpu_time()? - before;

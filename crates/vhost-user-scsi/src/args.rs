@@ -39,7 +39,7 @@ Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot serve, 2 for a bad command
 RUST_LOG=debug shows every refusal, RUST_LOG=trace every command.";
 
 /// What `--check` has no use for: everything but `--hostile`.
-const SERVING: [&str; 11] = [
+const SERVING: [&str; 12] = [
     "sockets",
     "control",
     "targets",
@@ -51,6 +51,7 @@ const SERVING: [&str; 11] = [
     "journal_len",
     "identifier",
     "queues",
+    "no_io_uring",
 ];
 
 /// A SCSI target for virtual machines: serves vhost-user-scsi on a socket.
@@ -121,6 +122,11 @@ pub(crate) struct Args {
     /// Request queues, an upper bound for QEMU's num_queues.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_queues)]
     pub(crate) queues: usize,
+
+    /// Has a queue wait while a command of it reads data of a file that is not cached, or flushes it. Otherwise that is
+    /// left to an io_uring, where the system has one.
+    #[arg(long)]
+    no_io_uring: bool,
 }
 
 fn parse_queues(text: &str) -> Result<usize, String> {
@@ -136,6 +142,7 @@ impl Args {
         Settings {
             hostile: self.hostile,
             journal_len: self.journal_len,
+            io_uring: !self.no_io_uring,
             ..Settings::new(self.sockets.len(), self.queues)
         }
     }

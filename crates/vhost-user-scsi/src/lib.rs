@@ -22,6 +22,7 @@ mod request_queue;
 pub mod scenario;
 pub mod socket;
 pub mod spec;
+mod storage;
 pub mod target;
 mod timers;
 pub mod unit;

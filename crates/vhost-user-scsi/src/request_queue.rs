@@ -2,14 +2,15 @@
 //! [`Command`] that owns all it needs, so that a command may be executed or completed later and
 //! elsewhere than where it was fetched.
 
-use std::{mem::size_of, sync::Arc};
+use std::{io, mem::size_of, sync::Arc};
 
 use device_server::{
-    Aborts, DataBuffers, Lookup, LunAddress, NexusId, Outcome, SgList, TaskContext,
+    Aborts, Begun, DataBuffers, Lookup, LunAddress, NexusId, Outcome, SgList, TaskContext, Wait,
 };
 use scsi::{SenseFormat, Status, task::TaskAttribute};
 use scsi_fault::{DataIn, DiePoint, Direction, WriteFault};
 use tracing::{debug, trace};
+use vm_memory::VolatileSlice;
 
 use crate::{
     backend::{Ring, RingError},
@@ -283,11 +284,7 @@ impl Command {
             let reply = Reply { status: status as u8, residual, ..Reply::default() };
             return self.finish(target, reply);
         }
-        let Some(fired) = self.fault.clone() else {
-            let outcome = self.execute(target, None);
-            let reply = self.reply(&outcome);
-            return self.finish(target, reply);
-        };
+        let Some(fired) = self.fault.clone() else { return self.carry_out_soundly(target) };
         let conduct = &fired.rule.effect;
         self.die_at(DiePoint::Fetched);
         if conduct.vanish {
@@ -309,6 +306,44 @@ impl Command {
         self.die_at(DiePoint::Executed);
         let sense_format = target.device().sense_format(self.address);
         reply.spoil(conduct, sense_format);
+        self.finish(target, reply)
+    }
+
+    /// Executes and answers it. If it has to wait for the host's storage, it is answered elsewhere.
+    fn carry_out_soundly(self, target: &Target) -> Option<Finished> {
+        let may_block = self.running.as_ref().is_some_and(|running| running.unit().may_block());
+        let Some(storage) = target.storage().filter(|_| may_block) else {
+            let outcome = self.execute(target, None);
+            return self.answer(target, &outcome);
+        };
+        let begun =
+            target.device().begin(self.nexus, self.address, &self.task(), &mut self.data_buffers());
+        match begun {
+            Begun::Ended(outcome) => {
+                self.abort_others(target, &outcome);
+                self.answer(target, &outcome)
+            }
+            Begun::Waits(wait) => {
+                let (command, wait) = storage.wait(self, wait)?;
+                command.has_waited(target, wait, None)
+            }
+        }
+    }
+
+    /// Answers it after what it has waited for, with this result; none if that was not done.
+    pub(crate) fn has_waited(
+        self,
+        target: &Target,
+        wait: Wait,
+        result: Option<io::Result<u64>>,
+    ) -> Option<Finished> {
+        let outcome = wait.end(result, &self.data_buffers());
+        self.abort_others(target, &outcome);
+        self.answer(target, &outcome)
+    }
+
+    fn answer(self, target: &Target, outcome: &Outcome) -> Option<Finished> {
+        let reply = self.reply(outcome);
         self.finish(target, reply)
     }
 
@@ -352,21 +387,39 @@ impl Command {
         write: Option<WriteFault>,
         adjust: impl for<'a> FnOnce(SgList<'a>) -> SgList<'a>,
     ) -> Outcome {
-        let task = TaskContext {
+        let DataBuffers { data_out, data_in } = self.data_buffers();
+        let mut data = DataBuffers { data_out, data_in: adjust(data_in) };
+        let (device, task) = (target.device(), self.task());
+        let outcome = device.execute_faulty(self.nexus, self.address, &task, &mut data, write);
+        self.abort_others(target, &outcome);
+        outcome
+    }
+
+    fn task(&self) -> TaskContext<'_> {
+        TaskContext {
             tag: self.request.tag.get(),
             attribute: self.attribute(),
             cdb: &self.request.cdb,
-        };
-        let mut data = DataBuffers {
+        }
+    }
+
+    fn data_buffers(&self) -> DataBuffers<'_> {
+        DataBuffers {
             data_out: SgList::new(self.chain.readable_slices(REQUEST_LEN)),
-            data_in: adjust(SgList::new(self.chain.writable_slices(RESPONSE_LEN))),
-        };
-        let device = target.device();
-        let outcome = device.execute_faulty(self.nexus, self.address, &task, &mut data, write);
+            data_in: SgList::new(self.data_in_slices()),
+        }
+    }
+
+    /// The memory of its Data-In Buffer.
+    pub(crate) fn data_in_slices(&self) -> Vec<VolatileSlice<'_>> {
+        self.chain.writable_slices(RESPONSE_LEN)
+    }
+
+    /// Others may end with it.
+    fn abort_others(&self, target: &Target, outcome: &Outcome) {
         if let (Some(running), false) = (&self.running, outcome.aborts == Aborts::Nothing) {
             target.abort(running.unit(), self.address, self.nexus, &outcome.aborts);
         }
-        outcome
     }
 
     /// Executes it with its data and its medium as a fault wants them.
@@ -384,7 +437,7 @@ impl Command {
         if let Some(limit) = conduct.data_out_limit {
             outcome.data_out_len = outcome.data_out_len.min(limit);
         }
-        let data_in = SgList::new(self.chain.writable_slices(RESPONSE_LEN));
+        let data_in = SgList::new(self.data_in_slices());
         match conduct.data_in {
             Some(DataIn::Extend(more)) => {
                 let from = outcome.data_in_len;

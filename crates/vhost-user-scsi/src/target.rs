@@ -25,6 +25,7 @@ use crate::{
     held::Held,
     journal::JOURNAL_LEN,
     request_queue,
+    storage::Storage,
     timers::Timers,
     unit::{Unit, Which},
     wire::{self, CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE, Response},
@@ -59,6 +60,8 @@ pub struct Settings {
     pub hostile: bool,
     /// How many entries the journal of each unit keeps. Without one no command pays for it.
     pub journal_len: usize,
+    /// Whether data that is not cached is waited for on an io_uring, if the system has one.
+    pub io_uring: bool,
 }
 
 impl Settings {
@@ -71,6 +74,7 @@ impl Settings {
             wait_limit: WAIT_LIMIT,
             hostile: false,
             journal_len: JOURNAL_LEN,
+            io_uring: true,
         }
     }
 }
@@ -99,6 +103,8 @@ pub struct Target {
     /// The session of each port.
     connections: Vec<Mutex<Option<Connection>>>,
     timers: Timers,
+    /// Who lets commands wait for the host's storage, if that is not done by whoever executes them.
+    storage: Option<Storage>,
     statistics: Counters,
 }
 
@@ -118,7 +124,8 @@ impl Target {
     /// # Panics
     /// If there is no port, no request queue or more than [`REQUEST_QUEUES_MAX`].
     pub fn new(device: Device, settings: Settings) -> io::Result<Arc<Self>> {
-        let Settings { ports, request_queues, wait_limit, hostile, journal_len } = settings;
+        let Settings { ports, request_queues, wait_limit, hostile, journal_len, io_uring } =
+            settings;
         assert!(ports > 0);
         assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
         let addresses = device.addresses();
@@ -141,10 +148,19 @@ impl Target {
             changes: AtomicUsize::new(0),
             connections: (0..ports).map(|_| Mutex::default()).collect(),
             timers: Timers::default(),
+            storage: if io_uring { Storage::probe() } else { None },
             statistics: Counters::default(),
         });
         target.timers.start(Arc::downgrade(&target))?;
+        if let Some(storage) = &target.storage {
+            storage.start(Arc::downgrade(&target))?;
+        }
         Ok(target)
+    }
+
+    /// Who lets commands wait for the host's storage, if anybody does.
+    pub(crate) fn storage(&self) -> Option<&Storage> {
+        self.storage.as_ref()
     }
 
     /// Who lets requests go on when their time has come.
@@ -313,6 +329,7 @@ impl Target {
             commands: self.statistics.commands.load(Ordering::Relaxed),
             control_requests: self.statistics.control_requests.load(Ordering::Relaxed),
             malformed: self.statistics.malformed.load(Ordering::Relaxed),
+            storage_waits: self.storage.as_ref().map_or(0, Storage::waits),
         }
     }
 }

@@ -27,6 +27,7 @@ const UNSAFE: &[&str] = &[
     "crates/uring-cmd/src/region.rs",
     "crates/uring-cmd/src/ring.rs",
     "crates/uring-cmd/tests/ring.rs",
+    "crates/vhost-user-scsi/src/storage.rs",
     "crates/vhost-user-scsi/tests/transport/guest.rs",
     "harness/src/block.rs",
 ];

@@ -1,5 +1,7 @@
 //! READ, WRITE, PRE-FETCH, SYNCHRONIZE CACHE and READ CAPACITY in all their lengths (SBC).
 
+use std::io;
+
 use scsi::{
     BlockRange, Lba,
     capacity::{Capacity10, Capacity16},
@@ -42,10 +44,16 @@ fn read(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(),
         // FUA reads the medium itself: whatever the cache holds has to be there first.
         flush(execution.medium)?;
     }
-    execution
+    execution.wait = execution
         .data
-        .read(execution.medium, offset, len)
-        .map_err(|error| CommandError::ReadFailed(failed_block(unit, offset, &error)))
+        .read(execution.medium, offset, len, execution.may_wait)
+        .map_err(|error| read_failed(unit, offset, &error))?;
+    Ok(())
+}
+
+/// What a failed read from `offset` is.
+pub(crate) fn read_failed(unit: &LogicalUnit, offset: u64, error: &MediumError) -> CommandError {
+    CommandError::ReadFailed(failed_block(unit, offset, error))
 }
 
 fn write(execution: &mut Execution<'_, '_, '_>, transfer: Transfer) -> Result<(), CommandError> {
@@ -84,12 +92,16 @@ pub(super) fn synchronize_cache_16(
 
 /// IMMED is accepted and makes no difference: the answer may come later than it has to.
 fn synchronize_cache(
-    execution: &Execution<'_, '_, '_>,
+    execution: &mut Execution<'_, '_, '_>,
     lba: u64,
     blocks: u64,
 ) -> Result<(), CommandError> {
     byte_range(execution.unit, BlockRange { start: Lba(lba), blocks })?;
-    flush(execution.medium)
+    if !execution.may_wait || !execution.medium.has_volatile_cache() {
+        return flush(execution.medium);
+    }
+    execution.wait = execution.medium.begin_flush().map_err(|error| flush_failed(&error))?;
+    Ok(())
 }
 
 pub(super) fn pre_fetch_10(execution: &mut Execution<'_, '_, '_>) -> Result<(), CommandError> {
@@ -155,8 +167,11 @@ pub(super) fn flush(medium: &dyn Medium) -> Result<(), CommandError> {
     if !medium.has_volatile_cache() {
         return Ok(());
     }
-    medium.flush().map_err(|error| {
-        tracing::warn!(%error, "medium failed to flush");
-        CommandError::FlushFailed
-    })
+    medium.flush().map_err(|error| flush_failed(&error))
+}
+
+/// What a failed flush is.
+pub(crate) fn flush_failed(error: &io::Error) -> CommandError {
+    tracing::warn!(%error, "medium failed to flush");
+    CommandError::FlushFailed
 }

@@ -23,10 +23,16 @@ use scsi::{Command, Sense, cdb};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::{
-    NexusId, data::Mover, error::CommandError, medium::Medium, outcome::Aborts, unit::LogicalUnit,
+    NexusId,
+    data::Mover,
+    error::CommandError,
+    medium::{FileWait, Medium},
+    outcome::Aborts,
+    unit::LogicalUnit,
 };
 
 pub(crate) use absent::execute as execute_absent;
+pub(crate) use block::{flush_failed, read_failed};
 pub(crate) use primary::is_supported;
 
 /// What a handler works with.
@@ -50,6 +56,10 @@ pub(crate) struct Execution<'a, 'm, 'b> {
     pub(crate) aborts: Aborts,
     /// Whether the initiator now knows the list of logical units.
     pub(crate) reported_luns: bool,
+    /// Whether what takes its time may be left to the caller.
+    pub(crate) may_wait: bool,
+    /// What is to be waited for before the command has ended as its handler says.
+    pub(crate) wait: Option<FileWait>,
 }
 
 impl<'a, 'm, 'b> Execution<'a, 'm, 'b> {
@@ -72,6 +82,8 @@ impl<'a, 'm, 'b> Execution<'a, 'm, 'b> {
             data,
             aborts: Aborts::Nothing,
             reported_luns: false,
+            may_wait: false,
+            wait: None,
         }
     }
 

@@ -16,7 +16,7 @@ use rustix::{
 };
 use vm_memory::VolatileSlice;
 
-use super::{Extent, Medium, MediumError, mapped::Mapped, vectored};
+use super::{Extent, FileOperation, FileWait, Medium, MediumError, mapped::Mapped, vectored};
 
 /// How much of a file is looked at in one go.
 const VERIFY_LEN: usize = 128 << 10;
@@ -49,6 +49,22 @@ impl FileMedium {
     #[cfg(test)]
     pub(super) fn mapped(&self) -> Option<&Mapped> {
         self.mapped.as_ref()
+    }
+
+    /// Reads what is in the page cache; whether all of it was.
+    fn read_cached(&self, offset: u64, into: &[VolatileSlice<'_>], len: u64) -> bool {
+        if self.mapped.as_ref().is_some_and(|mapped| mapped.read(offset, into, len)) {
+            return true;
+        }
+        let read = vectored::read_cached_at(&self.file, offset, into, len);
+        if let (true, Some(mapped)) = (read, &self.mapped) {
+            mapped.has_read(offset, len);
+        }
+        read
+    }
+
+    fn wait_for(&self, operation: FileOperation) -> FileWait {
+        FileWait { file: Arc::clone(&self.file), operation }
     }
 
     fn open_file(path: &Path, len: u64, read_only: bool) -> io::Result<File> {
@@ -111,6 +127,16 @@ impl Medium for FileMedium {
         Ok(())
     }
 
+    fn begin_read_at(
+        &self,
+        offset: u64,
+        into: &[VolatileSlice<'_>],
+        len: u64,
+    ) -> Result<Option<FileWait>, MediumError> {
+        let cached = self.read_cached(offset, into, len);
+        Ok((!cached).then(|| self.wait_for(FileOperation::Read { offset, len })))
+    }
+
     fn write_at(
         &self,
         offset: u64,
@@ -126,6 +152,10 @@ impl Medium for FileMedium {
 
     fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn begin_flush(&self) -> io::Result<Option<FileWait>> {
+        Ok(Some(self.wait_for(FileOperation::SyncData)))
     }
 
     fn verify(&self, offset: u64, len: u64) -> Result<(), MediumError> {

@@ -12,7 +12,7 @@ mod pages;
 mod ram;
 mod vectored;
 
-use std::{fmt, io};
+use std::{fmt, fs::File, io, sync::Arc};
 
 use vm_memory::VolatileSlice;
 
@@ -27,6 +27,29 @@ pub struct MediumError {
     pub done: u64,
     /// What the system said.
     pub source: io::Error,
+}
+
+/// Something to be done to a file that takes its time, and that somebody else may wait for.
+#[derive(Clone, Debug)]
+pub struct FileWait {
+    /// The file.
+    pub file: Arc<File>,
+    /// What is to be done.
+    pub operation: FileOperation,
+}
+
+/// See [`FileWait`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileOperation {
+    /// To read so many bytes from an offset to the beginning of the buffers.
+    Read {
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+    },
+    /// To make durable what has been written.
+    SyncData,
 }
 
 /// What is mapped and unmapped at once, in bytes.
@@ -51,6 +74,20 @@ pub trait Medium: fmt::Debug + Send + Sync {
     fn read_at(&self, offset: u64, into: &[VolatileSlice<'_>], len: u64)
     -> Result<(), MediumError>;
 
+    /// As [`Self::read_at`], but what would have to be waited for is left to the caller, and the beginning of
+    /// `into` in any state.
+    ///
+    /// # Errors
+    /// As those of [`Self::read_at`].
+    fn begin_read_at(
+        &self,
+        offset: u64,
+        into: &[VolatileSlice<'_>],
+        len: u64,
+    ) -> Result<Option<FileWait>, MediumError> {
+        self.read_at(offset, into, len).map(|()| None)
+    }
+
     /// Copies `len` bytes from the beginning of `from` to `offset`.
     ///
     /// # Errors
@@ -74,6 +111,14 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// # Errors
     /// It may not be durable.
     fn flush(&self) -> io::Result<()>;
+
+    /// As [`Self::flush`], but what would have to be waited for is left to the caller.
+    ///
+    /// # Errors
+    /// As those of [`Self::flush`].
+    fn begin_flush(&self) -> io::Result<Option<FileWait>> {
+        self.flush().map(|()| None)
+    }
 
     /// Looks whether these bytes can be read, without moving them.
     ///

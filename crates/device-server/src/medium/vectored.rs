@@ -1,4 +1,4 @@
-//! `preadv` and `pwritev` between a file and volatile memory.
+//! `preadv2` and `pwritev` between a file and volatile memory.
 //!
 //! The standard library's vectored I/O wants references to memory, which must not change behind
 //! their back; a guest's memory does. So the system call gets raw pointers.
@@ -12,10 +12,12 @@ use super::MediumError;
 /// Pieces in one system call; Linux takes at most 1024 (UIO_MAXIOV).
 const IOV_MAX: usize = 1024;
 
-/// The two system calls.
+/// What a system call does.
 #[derive(Clone, Copy)]
 enum Direction {
     Read,
+    /// Reads what can be had without waiting.
+    ReadCached,
     Write,
 }
 
@@ -26,6 +28,17 @@ pub(super) fn read_at(
     len: u64,
 ) -> Result<(), MediumError> {
     transfer(file, offset, into, len, Direction::Read)
+}
+
+/// Reads these bytes if all of them are in the page cache. If not, or if the file system cannot tell, some may
+/// have been read.
+pub(super) fn read_cached_at(
+    file: &File,
+    offset: u64,
+    into: &[VolatileSlice<'_>],
+    len: u64,
+) -> bool {
+    call(file, offset, into, 0, len, Direction::ReadCached).is_ok_and(|moved| moved == len)
 }
 
 pub(super) fn write_at(
@@ -55,7 +68,7 @@ fn transfer(
             Ok(0) => {
                 // The file was made long enough once; somebody has cut it, or the device is full.
                 let source = match direction {
-                    Direction::Read => io::ErrorKind::UnexpectedEof.into(),
+                    Direction::Read | Direction::ReadCached => io::ErrorKind::UnexpectedEof.into(),
                     Direction::Write => io::ErrorKind::WriteZero.into(),
                 };
                 return Err(MediumError { done, source });
@@ -104,9 +117,11 @@ fn call(
     // its guard, alive until the end of this function, keeps accessible. The kernel copies as another
     // device would; no reference to that memory exists.
     let moved = unsafe {
+        let (fd, iovecs) = (file.as_raw_fd(), iovecs.as_ptr());
         match direction {
-            Direction::Read => libc::preadv(file.as_raw_fd(), iovecs.as_ptr(), iov_count, at),
-            Direction::Write => libc::pwritev(file.as_raw_fd(), iovecs.as_ptr(), iov_count, at),
+            Direction::Read => libc::preadv(fd, iovecs, iov_count, at),
+            Direction::ReadCached => libc::preadv2(fd, iovecs, iov_count, at, libc::RWF_NOWAIT),
+            Direction::Write => libc::pwritev(fd, iovecs, iov_count, at),
         }
     };
     drop(guards);

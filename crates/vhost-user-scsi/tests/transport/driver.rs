@@ -54,6 +54,11 @@ impl Daemon {
 
     /// With this limit on waiting for commands in flight.
     pub(crate) fn start_with_limit(limit: Duration) -> Daemon {
+        Self::start_with(Settings { wait_limit: limit, ..Settings::new(2, 4) })
+    }
+
+    /// With settings of two ports and four request queues each.
+    pub(crate) fn start_with(settings: Settings) -> Daemon {
         let unit = LuConfig::default();
         let disk = LuConfig { device_type: DeviceType::Disk, ..unit.clone() };
         let units = vec![
@@ -62,8 +67,7 @@ impl Daemon {
             (LunAddress { target: 3, lun: 300 }, unit),
         ];
         let device = Device::new(DeviceConfig { identifier: 0, units }).expect("a fine device");
-        let settings = Settings { wait_limit: limit, hostile: true, ..Settings::new(2, 4) };
-        let target = Target::new(device, settings).expect("a thread");
+        let target = Target::new(device, Settings { hostile: true, ..settings }).expect("a thread");
         let directory = tempfile::tempdir().expect("a directory");
         let place = |name| directory.path().join(name);
         let (socket, other_socket, control) = (place("scsi"), place("other"), place("control"));

@@ -14,5 +14,6 @@ mod memory;
 mod nexuses;
 mod sessions;
 mod standing;
+mod storage;
 mod task_management;
 mod task_set;

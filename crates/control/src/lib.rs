@@ -23,4 +23,4 @@ pub use message::{
 };
 
 /// Version of the messages in this crate, sent in [`Command::Hello`].
-pub const CONTROL_VERSION: u32 = 4;
+pub const CONTROL_VERSION: u32 = 5;

@@ -337,18 +337,15 @@ pub struct JournalPage {
 }
 
 impl JournalPage {
-    /// The canonical journal: the commands in the order in which they were fetched, without tags and times. It is
-    /// a function of the seed of the faults and the order in which the commands came to the unit, over however
-    /// many queues, while the order of completion depends on how long each was delayed.
-    ///
-    /// Commands of one microsecond stay in order of completion, which may be another: what is to be compared
-    /// over several queues has to come one after the other.
+    /// The canonical journal: the commands in the order in which they came to the unit, without tags, times and
+    /// numbers. It is a function of that order and of the seed of the faults, over however many queues, while the
+    /// order of completion depends on how long each was delayed.
     #[must_use]
     pub fn canonical(&self) -> Vec<JournalEntry> {
         let mut entries = self.entries.clone();
-        entries.sort_by_key(|entry| entry.fetched_us);
+        entries.sort_by_key(|entry| entry.arrival);
         for entry in &mut entries {
-            (entry.fetched_us, entry.completed_us, entry.tag) = (0, 0, 0);
+            (entry.arrival, entry.fetched_us, entry.completed_us, entry.tag) = (0, 0, 0, 0);
         }
         entries
     }
@@ -358,6 +355,9 @@ impl JournalPage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct JournalEntry {
+    /// Tells in which order commands came to the unit, which is the order in which faults are decided: a later one
+    /// has a larger number.
+    pub arrival: u64,
     /// Host CLOCK_MONOTONIC when the descriptor was fetched, in microseconds.
     pub fetched_us: u64,
     /// Host CLOCK_MONOTONIC when the used entry was written, in microseconds.

@@ -50,6 +50,8 @@ pub struct TaskManagementRecord {
 /// One answered command. Fields as in [`JournalEntry`].
 #[derive(Clone, Debug)]
 pub struct CommandRecord {
+    /// Which of what came to the unit it was.
+    pub arrival: u64,
     /// When its descriptor was fetched, CLOCK_MONOTONIC in microseconds.
     pub fetched_us: u64,
     /// When it was answered.
@@ -163,6 +165,7 @@ fn entry(record: &CommandRecord) -> JournalEntry {
     let command = Command::lookup(&record.cdb);
     let cdb_len = command.map_or_else(|| padded_cdb_len(&record.cdb), Command::cdb_len);
     JournalEntry {
+        arrival: record.arrival,
         fetched_us: record.fetched_us,
         completed_us: record.completed_us,
         tag: record.tag,
@@ -220,6 +223,7 @@ mod tests {
         cdb[5] = lba;
         cdb[8] = 1;
         CommandRecord {
+            arrival: 5,
             fetched_us: 1,
             completed_us: 2,
             tag: 9,
@@ -242,6 +246,7 @@ mod tests {
         journal.push(record(7).into());
         let page = journal.page();
         let expected = JournalEntry {
+            arrival: 5,
             fetched_us: 1,
             completed_us: 2,
             tag: 9,

@@ -520,7 +520,9 @@ impl Command {
     /// Writes the journal; when that was, if there is one.
     fn record(&self, status: u8, sense: &[u8], reply: &Reply) -> Option<u64> {
         let mut ended_us = None;
-        self.running.as_ref()?.unit().record(|| CommandRecord {
+        let running = self.running.as_ref()?;
+        running.unit().record(|| CommandRecord {
+            arrival: running.arrival(),
             fetched_us: self.fetched_us,
             completed_us: *ended_us.insert(now_us()),
             tag: self.tag(),

@@ -468,6 +468,11 @@ impl Running {
         &self.unit
     }
 
+    /// Which of what came to the unit it is.
+    pub(crate) fn arrival(&self) -> u64 {
+        self.sequence
+    }
+
     /// The request has ended: what has waited for it starts.
     pub(crate) fn end(mut self, target: &Target) {
         if self.leave() {

@@ -27,7 +27,7 @@ fn hello_tells_version_process_and_units() {
     let daemon = Daemon::start();
     let client = daemon.client();
     let hello = client.hello();
-    assert_eq!((hello.version, hello.pid), (4, std::process::id()));
+    assert_eq!((hello.version, hello.pid), (5, std::process::id()));
     let units: Vec<_> = hello
         .luns
         .iter()
@@ -209,7 +209,7 @@ fn refusals_name_the_reason() {
             "target 0 has no logical unit 7",
         ),
         (Command::ResetLun { address: ADDRESS, spec: odd }, "block length 513"),
-        (Command::Hello { version: 1 }, "version 1 is not spoken here, only 4"),
+        (Command::Hello { version: 1 }, "version 1 is not spoken here, only 5"),
     ] {
         match client.call(command).expect_err(words) {
             ClientError::Refused { reason, .. } => assert!(reason.contains(words), "{reason}"),
@@ -277,7 +277,7 @@ fn converse(daemon: &Daemon, lines: &[&[u8]]) -> Vec<String> {
 fn bad_lines_are_refused_and_change_nothing() {
     let daemon = Daemon::start();
     let reset = br#"{"id":5,"command":{"reset-lun":{"address":{"target":0,"lun":0},"spec":{"device-type":"disk","block-len":512,"blocks":1,"medium":"ram","write-protect":false}}}}"#;
-    let hello = br#"{"id":1,"command":{"hello":{"version":4}}}"#;
+    let hello = br#"{"id":1,"command":{"hello":{"version":5}}}"#;
     let extra = br#"{"id":2,"command":"statistics","comand":1}"#;
     let answers = converse(
         &daemon,
@@ -305,7 +305,7 @@ fn endless_line_is_refused_and_the_client_hung_up_on() {
         answers,
         ["{\"id\":0,\"result\":{\"Err\":\"line is longer than 1048576 bytes\"}}\n"]
     );
-    assert_eq!(daemon.client().hello().version, 4);
+    assert_eq!(daemon.client().hello().version, 5);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use control::{Client, Faults, JournalPage, LunAddress, LunSpec};
+use control::{Client, Faults, JournalEntry, JournalPage, LunAddress, LunSpec};
 use fault::Times;
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
@@ -77,6 +77,35 @@ fn journal_is_a_function_of_seed_and_arrival() {
     assert_ne!(first, run(8, false));
     assert!(first.iter().any(|entry| entry.rule.as_deref() == Some("unlucky")));
     assert!(first.iter().any(|entry| entry.rule.as_deref() == Some("lost")));
+}
+
+/// Of commands that race each other over four queues, the canonical journal has the order in which they were counted:
+/// it is each third that has met the rule, the first among them.
+#[test]
+fn canonical_journal_has_the_order_in_which_rules_were_asked() {
+    const OF_QUEUE: usize = 120;
+    let daemon = Daemon::start();
+    let (guest, mut client) = (daemon.guest(), daemon.client());
+    let rules = vec![Rule::new("third", Effect::status("BUSY")).times(Times::Every(3))];
+    client.faults(ADDRESS, Faults { seed: 0, rules }).expect("LUN 0");
+    let queues = REQUEST_QUEUE..REQUEST_QUEUE + 4;
+    for number in 0..OF_QUEUE as u64 {
+        for queue in queues.clone() {
+            let chain = [guest.out(&request(UNIT, number, &TEST_UNIT_READY)), guest.room(108)];
+            let head = guest.place(queue, &[guest.indirect(&chain)]);
+            guest.make_available(queue, head);
+        }
+    }
+    queues.clone().for_each(|queue| guest.kick(queue));
+    for queue in queues {
+        for _ in 0..OF_QUEUE {
+            guest.used(queue);
+        }
+    }
+    let journal = client.journal(ADDRESS).expect("LUN 0").canonical();
+    assert_eq!(journal.len(), 4 * OF_QUEUE);
+    let wrong = |(at, entry): &(usize, &JournalEntry)| entry.rule.is_some() != (at % 3 == 0);
+    assert_eq!(journal.iter().enumerate().find(wrong), None);
 }
 
 /// The same over two queues, with every way to count and with delays: commands that come in a fixed order, each

@@ -6,6 +6,10 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +19,7 @@ use fault::Times;
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use scsi_fault::{Code, Effect, Hostile, Rule, Sense, When};
+use vhost_user_scsi::target::Settings;
 
 use crate::{
     driver::{Daemon, REQUEST_QUEUE, TEST_UNIT_READY, UNIT, pattern, read_10, request, write_10},
@@ -423,4 +428,68 @@ fn socket_is_dropped() {
     assert_eq!(guest.used_index(REQUEST_QUEUE), 0);
     assert_eq!(guest.read(response.address, 108), vec![0xee; 108]);
     assert_eq!(next.command(UNIT, &TEST_UNIT_READY, &[], 0).status, 0);
+}
+
+/// Keeps four queues full of commands until told to stop; how many were answered.
+fn load(guest: &Guest, ends: &AtomicBool) -> u64 {
+    const IN_FLIGHT: usize = 32;
+    let queues = REQUEST_QUEUE..REQUEST_QUEUE + 4;
+    let chain = [guest.out(&request(UNIT, 1, &TEST_UNIT_READY)), guest.room(108)];
+    let chain = guest.indirect(&chain);
+    let send = |queue| {
+        let head = guest.place(queue, &[chain]);
+        guest.make_available(queue, head);
+        guest.kick(queue);
+    };
+    queues.clone().for_each(|queue| (0..IN_FLIGHT).for_each(|_| send(queue)));
+    let mut answered = 0;
+    while !ends.load(Ordering::Relaxed) {
+        for queue in queues.clone() {
+            while guest.try_used(queue).is_some() {
+                answered += 1;
+                send(queue);
+            }
+        }
+    }
+    for queue in queues {
+        (0..IN_FLIGHT).for_each(|_| assert!(guest.used(queue).len >= 108));
+    }
+    answered + 4 * IN_FLIGHT as u64
+}
+
+/// The barrier under load: once a rule is installed, whatever comes later on any queue meets it, and once it is gone
+/// nothing does; and however many commands come, the change has its turn.
+#[test]
+fn rules_come_and_go_under_load_on_four_queues() {
+    let daemon = Daemon::start_with(Settings { journal_len: 256, ..Settings::new(2, 4) });
+    let guest = daemon.guest();
+    let mut client = daemon.client();
+    let ends = Arc::new(AtomicBool::new(false));
+    let driver = thread::spawn({
+        let ends = Arc::clone(&ends);
+        move || load(&guest, &ends)
+    });
+    let last_arrival = |page: &JournalPage| page.entries.iter().map(|entry| entry.arrival).max();
+    for round in 0..60 {
+        let busy = round % 2 == 0;
+        let rule = Rule::new("busy", Effect::status("BUSY")).times(Times::Always);
+        let rules = if busy { vec![rule] } else { vec![] };
+        client.faults(ADDRESS, Faults { seed: 0, rules }).expect("it has its turn");
+        let last = last_arrival(&client.journal(ADDRESS).expect("LUN 0"));
+        let begun = Instant::now();
+        let later: Vec<_> = loop {
+            assert!(begun.elapsed() < PATIENCE, "nothing comes after a change");
+            let entries = client.journal(ADDRESS).expect("LUN 0").entries;
+            let later = entries.into_iter().filter(|entry| Some(entry.arrival) > last);
+            let later: Vec<_> = later.collect();
+            if !later.is_empty() {
+                break later;
+            }
+        };
+        let expected = if busy { (8, true) } else { (0, false) };
+        let other = later.iter().find(|e| (e.status, e.rule.is_some()) != expected);
+        assert_eq!(other, None, "round {round}");
+    }
+    ends.store(true, Ordering::Relaxed);
+    assert!(driver.join().expect("the driver does not panic") > 1000);
 }

@@ -4,9 +4,10 @@
 use std::thread;
 
 use bsg::{Access, SgIoctl};
-use harness::{Lun, assert::assert_good, declare};
+use control::Command;
+use harness::{Lun, assert::assert_good, bench, declare};
 use rustix::io::Errno;
-use scsi_fault::{Effect, Rule, When};
+use scsi_fault::{Effect, Hold, Rule, When};
 
 use super::{OWN_HOST, execute, scenario, test_unit_ready, unit_with};
 use crate::bsg::ways::uring_cmd;
@@ -48,6 +49,56 @@ fn held_function_is_answered_when_it_is_released() {
         assert_eq!(resetting.join().expect("no panic"), Ok(()));
     });
     assert_eq!(functions(&lun), [(LOGICAL_UNIT_RESET.to_owned(), 0, Some("held".to_owned()))]);
+    assert_works(&lun);
+}
+
+/// drivers/scsi/virtio_scsi.c:virtscsi_tmf waits for the answer without a limit and without an ear for signals: only
+/// the target ends it.
+#[test]
+fn function_that_is_never_answered_keeps_its_caller() {
+    declare!(Quirk, OWN_HOST);
+    let effect = Effect { hold: Some(Hold::ForEver), ..Effect::default() };
+    let rules = vec![Rule::new("lost", effect).when(When::task_management(LOGICAL_UNIT_RESET))];
+    let lun = unit_with(&scenario!("tmf-never", 0, rules));
+    thread::scope(|scope| {
+        let resetting = scope.spawn(|| reset(&lun));
+        lun.held(1);
+        lun.release();
+        assert_eq!(lun.held(1).len(), 1, "no release reaches it");
+        assert_eq!(functions(&lun), []);
+        assert!(!resetting.is_finished());
+        bench::control(Command::AbortHeld { address: lun.address() });
+        assert_eq!(resetting.join().expect("no panic"), Ok(()));
+    });
+    assert_eq!(functions(&lun), [(LOGICAL_UNIT_RESET.to_owned(), 0, Some("lost".to_owned()))]);
+    assert_works(&lun);
+}
+
+/// drivers/scsi/scsi_error.c:scsi_ioctl_reset sets `tmf_in_progress`, under which the host takes no command
+/// (scsi_host_in_recovery).
+#[test]
+fn delayed_function_takes_its_time_and_commands_wait_for_it() {
+    declare!(Quirk, OWN_HOST);
+    let rules = vec![
+        Rule::new("slow", Effect::delay_us(300_000))
+            .when(When::task_management(LOGICAL_UNIT_RESET)),
+    ];
+    let lun = unit_with(&scenario!("tmf-delayed", 0, rules));
+    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    thread::scope(|scope| {
+        let resetting = scope.spawn(|| reset(&lun));
+        lun.held(1);
+        // BUS DEVICE RESET FUNCTION OCCURRED: the unit was asked afterwards.
+        let sense = execute(&mut bsg, test_unit_ready()).sense;
+        assert_eq!((sense[2], sense[12], sense[13]), (6, 0x29, 0x03));
+        assert_eq!(resetting.join().expect("no panic"), Ok(()));
+    });
+    let journal = lun.journal();
+    let [slow] = &journal.task_management[..] else { panic!("{journal:?}") };
+    assert!(slow.completed_us - slow.fetched_us >= 300_000 && slow.held, "{slow:?}");
+    assert_eq!((slow.response, slow.rule.as_deref()), (0, Some("slow")));
+    let command = &journal.entries[0];
+    assert!(command.fetched_us >= slow.completed_us, "{command:?}");
     assert_works(&lun);
 }
 

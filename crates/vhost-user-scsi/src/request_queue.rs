@@ -312,7 +312,7 @@ impl Command {
     /// Executes and answers it. If it has to wait for the host's storage, it is answered elsewhere.
     fn carry_out_soundly(self, target: &Target) -> Option<Finished> {
         let may_block = self.running.as_ref().is_some_and(|running| running.unit().may_block());
-        let Some(storage) = target.storage().filter(|_| may_block) else {
+        let Some(storage) = may_block.then(|| target.storage()).flatten() else {
             let outcome = self.execute(target, None);
             return self.answer(target, &outcome);
         };

@@ -62,21 +62,18 @@ struct State {
 }
 
 impl Storage {
-    /// None if the system has no io_uring that would do, or forbids it.
-    pub(crate) fn probe() -> Option<Self> {
+    /// Starts the thread; commands are ended on this target while it lasts. None if the system has no io_uring that
+    /// would do, forbids it, or gives no thread.
+    pub(crate) fn start(target: Weak<Target>) -> Option<Self> {
+        let start = || {
+            let (state, waits) = (Mutex::default(), AtomicU64::new(0));
+            let shared = Arc::new(Shared { state, ring: probe()?, waits });
+            let of_thread = Arc::clone(&shared);
+            Builder::new().name("storage".into()).spawn(move || of_thread.run(&target))?;
+            Ok(Storage { shared })
+        };
         let why = |error: &io::Error| tracing::info!(%error, "no io_uring: queues wait for data");
-        let ring = probe().inspect_err(why).ok()?;
-        let shared = Shared { state: Mutex::default(), ring, waits: AtomicU64::new(0) };
-        Some(Storage { shared: Arc::new(shared) })
-    }
-
-    /// Starts the thread; commands are ended on this target while it lasts.
-    ///
-    /// # Errors
-    /// If the system gives no thread.
-    pub(crate) fn start(&self, target: Weak<Target>) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        Builder::new().name("storage".into()).spawn(move || shared.run(&target)).map(drop)
+        start().inspect_err(why).ok()
     }
 
     /// Lets a command wait. It comes back if it cannot.

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -103,8 +103,11 @@ pub struct Target {
     /// The session of each port.
     connections: Vec<Mutex<Option<Connection>>>,
     timers: Timers,
-    /// Who lets commands wait for the host's storage, if that is not done by whoever executes them.
-    storage: Option<Storage>,
+    io_uring: bool,
+    /// Who lets commands wait for the host's storage, if that is not done by whoever executes them. Made when the first
+    /// may have to.
+    storage: OnceLock<Option<Storage>>,
+    itself: Weak<Target>,
     statistics: Counters,
 }
 
@@ -129,7 +132,7 @@ impl Target {
         assert!(ports > 0);
         assert!((1..=REQUEST_QUEUES_MAX).contains(&request_queues));
         let addresses = device.addresses();
-        let target = Arc::new(Target {
+        let target = Arc::new_cyclic(|itself| Target {
             units_at_start: addresses.len(),
             standing: Mutex::default(),
             units: ArcSwap::from_pointee(
@@ -148,19 +151,19 @@ impl Target {
             changes: AtomicUsize::new(0),
             connections: (0..ports).map(|_| Mutex::default()).collect(),
             timers: Timers::default(),
-            storage: if io_uring { Storage::probe() } else { None },
+            io_uring,
+            storage: OnceLock::new(),
+            itself: Weak::clone(itself),
             statistics: Counters::default(),
         });
         target.timers.start(Arc::downgrade(&target))?;
-        if let Some(storage) = &target.storage {
-            storage.start(Arc::downgrade(&target))?;
-        }
         Ok(target)
     }
 
     /// Who lets commands wait for the host's storage, if anybody does.
     pub(crate) fn storage(&self) -> Option<&Storage> {
-        self.storage.as_ref()
+        let start = || self.io_uring.then(|| Storage::start(self.itself.clone())).flatten();
+        self.storage.get_or_init(start).as_ref()
     }
 
     /// Who lets requests go on when their time has come.
@@ -329,7 +332,7 @@ impl Target {
             commands: self.statistics.commands.load(Ordering::Relaxed),
             control_requests: self.statistics.control_requests.load(Ordering::Relaxed),
             malformed: self.statistics.malformed.load(Ordering::Relaxed),
-            storage_waits: self.storage.as_ref().map_or(0, Storage::waits),
+            storage_waits: self.storage.get().and_then(Option::as_ref).map_or(0, Storage::waits),
         }
     }
 }

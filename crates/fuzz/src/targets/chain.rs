@@ -1,6 +1,6 @@
 //! A driver's side of a ring, and what it puts there.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
 use fastrand::Rng;
 use vhost_user_scsi::backend::Placed;
@@ -18,6 +18,9 @@ pub(super) const TABLES: u64 = 0x100_0000;
 /// Bytes for the tables of a ring, and for each of them.
 pub(super) const TABLES_LEN: u64 = 0x1_0000;
 const TABLE_LEN: u64 = 0x400;
+
+/// What has not come back after this will not.
+const BACK_LIMIT: Duration = Duration::from_secs(5);
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -346,8 +349,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Nothing waits, so everything has come back.
-    pub(super) fn check_all_back(&self) {
-        assert!(self.out.is_empty(), "{:?} did not come back", self.out);
+    /// Nothing is held, so everything has come back, or does when it has been waited for.
+    pub(super) fn check_all_back(&mut self) {
+        let back = wait::until(BACK_LIMIT, "the last to come back", || {
+            self.check();
+            self.out.is_empty().then_some(())
+        });
+        assert!(back.is_ok(), "{:?} did not come back", self.out);
     }
 }

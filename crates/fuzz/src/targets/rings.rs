@@ -3,9 +3,9 @@
 //! In most sessions the driver keeps to itself: what it says is wild, but no descriptor points into a ring, so
 //! that what the device gives back can be held against what it was given. In the others nothing is sacred.
 
-use std::{fs::File, num::NonZeroU32, time::Duration};
+use std::{fs::File, num::NonZeroU32, os::fd::AsRawFd, path::Path, time::Duration};
 
-use device_server::{Device, DeviceConfig, DeviceType, LuConfig, LunAddress};
+use device_server::{Device, DeviceConfig, DeviceType, LuConfig, LunAddress, MediumConfig};
 use fastrand::Rng;
 use rustix::fs::{MemfdFlags, memfd_create};
 use vhost_user_scsi::{
@@ -53,10 +53,16 @@ fn memory() -> anyhow::Result<(GuestMemoryMmap, Detached)> {
     Ok((GuestMemoryMmap::from_ranges_with_files(guest)?, Detached::new(device)?))
 }
 
-fn target(rng: &mut Rng) -> std::sync::Arc<Target> {
+/// Some of its disks are in a file, which lasts as long as this process.
+fn target(rng: &mut Rng, medium: &Path) -> std::sync::Arc<Target> {
     let unit = LuConfig { blocks: 256, ..LuConfig::default() };
     let task_set_max = NonZeroU32::new(rng.u32(0..3));
-    let disk = LuConfig { device_type: DeviceType::Disk, task_set_max, ..unit.clone() };
+    let medium = if once_in(rng, 4) {
+        MediumConfig::File { path: medium.to_owned() }
+    } else {
+        MediumConfig::Ram
+    };
+    let disk = LuConfig { device_type: DeviceType::Disk, task_set_max, medium, ..unit.clone() };
     let units = vec![
         (LunAddress { target: 0, lun: 0 }, unit),
         (LunAddress { target: 0, lun: *one(rng, &[1, 300]) }, disk),
@@ -86,6 +92,7 @@ fn happen(rng: &mut Rng, target: &Target, rules: &[Vec<scsi_fault::Rule>]) {
 
 pub(super) fn prepare() -> anyhow::Result<Sessions> {
     let (memory, device_memory) = memory()?;
+    let medium = file(256 * 512)?;
     let mut rules = corpus::rules()?;
     // A session does not last long enough for the others.
     rules.retain(|rules| {
@@ -100,7 +107,8 @@ pub(super) fn prepare() -> anyhow::Result<Sessions> {
             let zeros = vec![0; usize::try_from(*len).expect("small")];
             memory.write_slice(&zeros, GuestAddress(*address)).expect("guest memory");
         }
-        let target = target(&mut session.rng);
+        let medium = format!("/proc/self/fd/{}", medium.as_raw_fd());
+        let target = target(&mut session.rng, medium.as_ref());
         let (mut drivers, rings): (Vec<Driver<'_>>, Vec<Ring>) = (0..QUEUES)
             .map(|queue| {
                 let placed = placed(&mut session.rng, queue);

@@ -3,17 +3,21 @@
 
 mod cases;
 mod differences;
+mod fixed;
 
 use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, fmt};
 
 use bsg::{Buffer, Data, Errno, Passthrough, Request};
 use control::{JournalPage, LunSpec};
-use harness::{Feature, HostShape, Lun, Needs, ScsiHost, declare, property, regressions};
+use harness::{
+    Feature, HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, property, regressions,
+};
 use scsi_fault::Rule;
 
 use self::{
     cases::{BLOCKS, Case, Step, Transfer},
     differences::{as_seen_by, without_lies},
+    fixed::Fixed,
 };
 use super::{
     retries::{TAGS, spend_retries},
@@ -29,7 +33,33 @@ const OWN_HOST: Needs = Needs {
 };
 
 /// The ways under test. `SG_IO` v4 tells most, and is what the others are compared with.
-const WAYS: [Way; 3] = [Way::UringCmd, Way::SgV3, Way::SgIoV4];
+const PATHS: [Path; 4] =
+    [Path::Fixed, Path::Way(Way::UringCmd), Path::Way(Way::SgV3), Path::Way(Way::SgIoV4)];
+
+/// A way, or one of the forms it has.
+#[derive(Clone, Copy, Debug)]
+enum Path {
+    Way(Way),
+    /// A ring, with the data in a registered buffer.
+    Fixed,
+}
+
+impl Path {
+    /// Whose differences it shares.
+    fn way(self) -> Way {
+        match self {
+            Path::Way(way) => way,
+            Path::Fixed => Way::UringCmd,
+        }
+    }
+
+    fn open(self, device: &ScsiDevice) -> Box<dyn Passthrough> {
+        match self {
+            Path::Way(way) => way.open(device),
+            Path::Fixed => Box::new(Fixed::open(device)),
+        }
+    }
+}
 
 /// What the initiator learns of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,14 +176,14 @@ fn execute(way: &mut dyn Passthrough, step: &Step) -> Outcome {
 /// (io_uring/io_uring.c:io_ring_exit_work), and sg v3 sends a command again that is interrupted.
 struct Subject {
     lun: Lun,
-    nodes: [Box<dyn Passthrough>; WAYS.len()],
+    nodes: [Box<dyn Passthrough>; PATHS.len()],
 }
 
 impl Subject {
     fn new(block_len: u32) -> Self {
         let spec = LunSpec { blocks: BLOCKS.into(), block_len, ..LunSpec::default() };
         let lun = Lun::with(spec);
-        Subject { nodes: WAYS.map(|way| way.open(lun.device())), lun }
+        Subject { nodes: PATHS.map(|path| path.open(lun.device())), lun }
     }
 }
 
@@ -188,15 +218,16 @@ fn check(case: &Case, Subject { lun, nodes }: &mut Subject) {
     let runs: Vec<_> = nodes.iter_mut().map(|node| run(&mut **node, case, lun)).collect();
     let reference = runs.last().expect("there are ways");
     assert_fired(case, reference);
-    for (way, run) in WAYS.iter().zip(&runs) {
-        let expected = as_seen_by(*way, case, reference);
+    for (path, run) in PATHS.iter().zip(&runs) {
+        let way = path.way();
+        let expected = as_seen_by(way, case, reference);
         for (number, (step, expected)) in case.steps.iter().zip(&expected.outcomes).enumerate() {
-            let seen = &without_lies(*way, step, &run.outcomes[number]);
-            let expected = &without_lies(*way, step, expected);
-            assert_eq!(seen, expected, "{way:?}, step {number}, {step:?}");
+            let seen = &without_lies(way, step, &run.outcomes[number]);
+            let expected = &without_lies(way, step, expected);
+            assert_eq!(seen, expected, "{path:?}, step {number}, {step:?}");
         }
-        assert_eq!(run.entries, expected.entries, "{way:?}: journal of {case:?}");
-        assert_eq!(run.functions, expected.functions, "{way:?}: functions of {case:?}");
+        assert_eq!(run.entries, expected.entries, "{path:?}: journal of {case:?}");
+        assert_eq!(run.functions, expected.functions, "{path:?}: functions of {case:?}");
     }
 }
 

@@ -143,24 +143,19 @@ pub fn unmet(
 ) -> Option<String> {
     let hotplug = ["CONFIG_HOTPLUG_PCI_ACPI", "CONFIG_HOTPLUG_PCI_PCIE"];
     if needs.host != ScsiHost::Shared && !hotplug.iter().any(|symbol| kernel.config_has(symbol)) {
-        let reason =
-            "needs a SCSI host of its own, which is plugged into the running guest: kernel";
-        return Some(format!("{reason} {} has neither {}", kernel.release, hotplug.join(" nor ")));
+        let reason = "needs a SCSI host of its own, which is plugged into the running guest";
+        let symbols = hotplug.join(" nor ");
+        return Some(format!("{reason}: kernel {} has neither {symbols}", kernel.release));
     }
     needs.features.iter().find_map(|feature| match feature {
         Feature::Config(symbol) => (!kernel.config_has(symbol))
-            .then(|| format!("needs {symbol}, which kernel {} does not have", kernel.release)),
+            .then(|| feature.missing(&format!("kernel {} does not have it", kernel.release))),
         Feature::KernelAtLeast(major, minor) => {
             let version = kernel.version;
             let too_old = (version.major, version.minor) < (*major, *minor);
-            too_old.then(|| {
-                format!("needs Linux {major}.{minor} or newer, this is {}", kernel.release)
-            })
+            too_old.then(|| feature.missing(&format!("this is {}", kernel.release)))
         }
-        Feature::Reconnect => {
-            let reason = reconnecting.as_ref().err()?;
-            Some(format!("needs a QEMU that reconnects vhost-user-scsi (8.2 or newer): {reason}"))
-        }
+        Feature::Reconnect => reconnecting.as_ref().err().map(|reason| feature.missing(reason)),
         // The guest knows, see `unmet_in_guest`.
         Feature::ModuleParameter { .. } => None,
     })
@@ -171,9 +166,11 @@ pub fn unmet_in_guest(needs: &Needs, guest: &Hello) -> Option<String> {
     needs.features.iter().find_map(|feature| match feature {
         Feature::ModuleParameter { module, name } => {
             let parameter = format!("{module}.{name}");
-            let release = &guest.release;
             (!guest.module_parameters.contains(&parameter)).then(|| {
-                format!("needs the module parameter {parameter}, which kernel {release} does not have: `--kernel patched` has those of our own patches")
+                feature.missing(&format!(
+                    "kernel {} does not have it, `--kernel patched` has those of our own patches",
+                    guest.release
+                ))
             })
         }
         Feature::Config(_) | Feature::KernelAtLeast(..) | Feature::Reconnect => None,
@@ -267,7 +264,7 @@ mod tests {
         assert_eq!(unmet_in_guest(&needs, &guest(&["virtio_scsi.patched"])), None);
         let reason = unmet_in_guest(&needs, &guest(&["scsi.patched", "virtio_scsi.patched2"]));
         let reason = reason.expect("it is absent");
-        assert!(reason.starts_with("needs the module parameter virtio_scsi.patched, "), "{reason}");
+        assert!(reason.starts_with("needs the module parameter virtio_scsi.patched: "), "{reason}");
         assert_eq!(unmet_in_guest(&Needs::DEFAULT, &guest(&[])), None);
     }
 

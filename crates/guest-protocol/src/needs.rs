@@ -3,7 +3,7 @@
 //! Declarations are constants in the test binary (`declare!` in the harness), so the scheduler
 //! knows every shape before anything boots.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +104,34 @@ pub enum Feature {
     },
     /// A QEMU that reconnects a vhost-user-scsi device to a restarted daemon (8.2 or newer).
     Reconnect,
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Feature::Config(symbol) => f.write_str(symbol),
+            Feature::KernelAtLeast(major, minor) => write!(f, "Linux {major}.{minor} or newer"),
+            Feature::ModuleParameter { module, name } => {
+                write!(f, "the module parameter {module}.{name}")
+            }
+            Feature::Reconnect => {
+                f.write_str("a QEMU that reconnects vhost-user-scsi (8.2 or newer)")
+            }
+        }
+    }
+}
+
+impl Feature {
+    /// Why a test that needs it is skipped, whoever finds it absent. What is behind the colon is about
+    /// this kernel or this machine; what stands before is the same everywhere.
+    pub fn missing(&self, detail: &str) -> String {
+        format!("needs {self}: {detail}")
+    }
+}
+
+/// The part of a skip's reason that is the same on every kernel and machine.
+pub fn skip_reason(text: &str) -> &str {
+    text.split_once(": ").map_or(text, |(reason, _)| reason)
 }
 
 /// Everything a test needs around it. The default is the shared virtual machine and its shared host.
@@ -213,6 +241,17 @@ mod tests {
         assert!(declared.covers("bsg::inquiry::case_1_uring"));
         assert!(!declared.covers("bsg::inquiry_vpd"));
         assert!(!declared.covers("bsg"));
+    }
+
+    #[test]
+    fn a_reason_is_the_same_whatever_kernel_lacks_the_feature() {
+        let feature = Feature::KernelAtLeast(7, 1);
+        let [old, older] =
+            ["6.18.15", "6.12.117"].map(|it| feature.missing(&format!("this is {it}")));
+        assert_eq!(old, "needs Linux 7.1 or newer: this is 6.18.15");
+        assert_eq!(skip_reason(&old), "needs Linux 7.1 or newer");
+        assert_eq!(skip_reason(&old), skip_reason(&older));
+        assert_eq!(skip_reason("planted reason"), "planted reason");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bsg::{
     Access, BsgIoctl, BsgUring, Completion, Passthrough, Request, SgIoctl, UringCompletion,
     UringFrame,
 };
-use harness::{Feature, Lun, Needs, ScsiDevice, bench, scsi_debug};
+use harness::{Feature, Lun, Needs, ScsiDevice, scsi_debug};
 
 /// What a test needs that goes through uring_cmd alone: bsg nodes have taken it since Linux 7.1.
 pub(crate) const URING_CMD: Needs =
@@ -83,9 +83,7 @@ pub(crate) fn sg_io_v4(device: &ScsiDevice, access: Access) -> BsgIoctl {
 /// Opens a device's bsg node for uring_cmd, or skips the test on a kernel that has none.
 #[track_caller]
 pub(crate) fn uring_cmd(device: &ScsiDevice, access: Access) -> BsgUring {
-    if !harness::kernel::at_least(7, 1) {
-        bench::skip("bsg nodes take uring_cmd since Linux 7.1");
-    }
+    harness::kernel::require(7, 1);
     let node = device.bsg();
     opened(&node, BsgUring::open(&node, access))
 }

@@ -34,6 +34,14 @@ pub(super) const NOT_SUPPORTED: &[(&str, Standard, &str)] = &[
     ),
 ];
 
+/// What scsi_debug does besides on kernels before 6.16; seen on 6.12.117.
+pub(super) const BEFORE_6_16: &[Difference] = &[Difference {
+    standard: Demands,
+    clause: "SPC, REPORT SUPPORTED OPERATION CODES, CDB LENGTH: that of the command, as its own report has it; here \
+             the list of all commands has 16 for TEST UNIT READY",
+    laws: &["reports::every_command_reported_answers_for_itself (512)"],
+}];
+
 /// By subject.
 #[rustfmt::skip]
 pub(super) const DIFFERENCES: &[Difference] = &[

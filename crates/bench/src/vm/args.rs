@@ -110,7 +110,10 @@ impl VmConfig<'_> {
         option("machine", format!("q35,accel={},memory-backend=memory", self.accel.name()));
         let cpu = match self.accel {
             Accel::Kvm => "host",
-            Accel::Tcg => "max",
+            // QEMU 7.2 leaves garbage in the flags after CMPXCHG16B; an interrupt before the next
+            // instruction that sets them puts it into the kernel's stack, and DF with it. Kernels
+            // whose allocator uses the instruction (6.12) crash at random by that.
+            Accel::Tcg => "max,cx16=off",
         };
         option("cpu", cpu.into());
         option("smp", self.cpus.to_string());

@@ -146,6 +146,12 @@ impl KernelLog {
         assert!(counts.iter().all(|count| *count == times), "{words:?}: {counts:?}");
     }
 
+    /// The records with these words that have come by now.
+    #[track_caller]
+    pub(super) fn records_with(&mut self, words: &str) -> Vec<String> {
+        std::iter::from_fn(|| self.next()).filter(|record| record.contains(words)).collect()
+    }
+
     /// Each read brings one record (Documentation/ABI/testing/dev-kmsg).
     #[track_caller]
     fn next(&mut self) -> Option<String> {

@@ -1,10 +1,17 @@
 //! A bsg node beside its commands: the calls it knows, and its number. Opcodes and values are those of
 //! include/scsi/sg.h, include/scsi/scsi_ioctl.h and include/uapi/linux/bsg.h; what becomes of them is block/bsg.c.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom, Write},
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::Path,
+    time::Duration,
+};
 
 use bsg::{Access, BsgIoctl, Buffer, Errno, NodeIoctl, Pointer, Request};
-use harness::{HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, sysfs};
+use harness::{HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, sysfs, wait};
 use rstest::rstest;
 
 use super::ways::{Unit, sg_io_v4};
@@ -201,22 +208,112 @@ fn minor(device: &ScsiDevice) -> u32 {
     number.split_once(':').expect("major:minor").1.parse().expect("a number")
 }
 
-/// block/bsg.c:bsg_device_release gives the minor number back, and bsg_register_queue takes the smallest that is
-/// free: a unit that goes and comes has no more numbers than it needs.
+/// A host whose units may come and go.
+const OWN_HOST: Needs = Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };
+
+/// Has the unit go, and come back.
+#[track_caller]
+fn again(device: &ScsiDevice) {
+    fs::write(device.dir().join("delete"), "1").expect("it can be deleted");
+    sysfs::vanish(&device.bsg());
+    let (host, rest) = device.hctl.split_once(':').expect("host:channel:target:lun");
+    let scan = format!("/sys/class/scsi_host/host{host}/scan");
+    fs::write(scan, rest.replace(':', " ")).expect("it can be scanned");
+    sysfs::appear(&device.bsg());
+}
+
+/// block/bsg.c:bsg_device_release gives the minor number of a node back: units that go and come do not use up numbers.
+/// Which is given next is not said; other hosts of the machine take some too.
 #[rstest]
 fn minor_of_a_node_that_is_gone_is_taken_again() {
-    declare!(Accident, Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT });
+    declare!(Contract, OWN_HOST);
     let lun = Lun::fresh();
     let device = lun.device();
-    let before = minor(device);
-    for _ in 0..5 {
-        // Nobody has it open.
-        fs::write(device.dir().join("delete"), "1").expect("it can be deleted");
-        sysfs::vanish(&device.bsg());
-        let (host, rest) = device.hctl.split_once(':').expect("host:channel:target:lun");
-        let scan = format!("/sys/class/scsi_host/host{host}/scan");
-        fs::write(scan, rest.replace(':', " ")).expect("it can be scanned");
-        sysfs::appear(&device.bsg());
+    let mut seen = BTreeSet::from([minor(device)]);
+    const TURNS: usize = 8;
+    for _ in 0..TURNS {
+        again(device);
+        seen.insert(minor(device));
     }
-    assert_eq!(minor(device), before);
+    assert!(seen.len() <= TURNS / 2, "a new number each time: {seen:?}");
+}
+
+/// block/bsg.c:bsg_open and bsg_release: an open node keeps the queue of its unit, a closed one does not. When the unit
+/// is gone the queue is freed (block/blk-core.c:blk_free_queue): as many are in use as before.
+#[rstest]
+fn closed_node_keeps_no_queue() {
+    declare!(Contract, OWN_HOST);
+    let lun = Lun::fresh();
+    let device = lun.device();
+    let before = queues();
+    const TURNS: u64 = 8;
+    for _ in 0..TURNS {
+        drop(sg_io_v4(device, Access::ReadWrite));
+        again(device);
+    }
+    let freed = wait::until(Duration::from_secs(20), "the queues to be freed", || {
+        (queues() < before + TURNS / 2).then_some(())
+    });
+    freed.unwrap_or_else(|error| panic!("{error}: {before} before, {} now", queues()));
+}
+
+/// How many objects of the kind of a request queue are in use (Documentation/ABI/testing/sysfs-kernel-slab: `objects`;
+/// it is told exactly after `shrink`).
+#[track_caller]
+fn queues() -> u64 {
+    let slab = Path::new("/sys/kernel/slab/request_queue");
+    fs::write(slab.join("shrink"), "1").expect("a kernel with CONFIG_SLUB_DEBUG");
+    let objects = sysfs::attribute(&slab.join("objects")).expect("as above");
+    let count = objects.split(' ').next().expect("a number").parse();
+    count.unwrap_or_else(|error| panic!("{objects}: {error}"))
+}
+
+/// block/bsg.c:bsg_open: a node of a unit that is gone, which somebody still has open, cannot be opened once more: ENXIO.
+#[rstest]
+fn node_of_a_unit_that_is_gone_is_enxio() {
+    declare!(Contract, OWN_HOST);
+    let lun = Lun::fresh();
+    let device = lun.device();
+    let open = File::open(device.bsg()).expect("it is there");
+    let same = format!("/proc/self/fd/{}", open.as_raw_fd());
+    drop(File::open(&same).expect("it is there"));
+    again(device);
+    let refused = File::open(&same).expect_err("its unit is gone");
+    assert_eq!(refused.raw_os_error(), Some(Errno::NXIO.raw_os_error()));
+    File::open(device.bsg()).expect("the node of the new one");
+}
+
+/// block/bsg.c:bsg_fops and bsg_devnode: root's alone (drivers/base/devtmpfs.c: 0600), with a position that means nothing
+/// (default_llseek), and nothing to read or write (fs/read_write.c:vfs_read: EINVAL).
+#[rstest]
+fn node_is_roots_and_no_stream() {
+    declare!(Quirk);
+    let device = Unit::Ours.device();
+    let mut node = File::options().read(true).write(true).open(device.bsg()).expect("a node");
+    let metadata = node.metadata().expect("of an open file");
+    assert_eq!((metadata.mode(), metadata.uid(), metadata.gid()), (0o020_600, 0, 0));
+    assert_eq!(node.seek(SeekFrom::Start(512)).expect("a position"), 512);
+    assert_eq!(node.seek(SeekFrom::Current(-12)).expect("a position"), 500);
+    let invalid = Some(Errno::INVAL.raw_os_error());
+    assert_eq!(node.read(&mut [0; 4]).expect_err("not read").raw_os_error(), invalid);
+    assert_eq!(node.write(&[0; 4]).expect_err("not written").raw_os_error(), invalid);
+}
+
+/// block/bsg.c:bsg_register_queue and bsg_init: a device of the class `bsg` below the unit, which has its name, with a
+/// number of the range that /proc/devices calls `bsg`.
+#[rstest]
+fn node_stands_below_its_unit() {
+    declare!(Contract);
+    let device = Unit::Ours.device();
+    let class = Path::new("/sys/class/bsg").join(&device.hctl);
+    let place = fs::canonicalize(&class).expect("a link");
+    let unit = fs::canonicalize(device.dir()).expect("a link");
+    assert_eq!(place, unit.join("bsg").join(&device.hctl));
+    let number = sysfs::attribute(&class.join("dev")).expect("a number");
+    let metadata = fs::metadata(device.bsg()).expect("a node");
+    let major = rustix::fs::major(metadata.rdev());
+    assert_eq!(number, format!("{major}:{}", rustix::fs::minor(metadata.rdev())));
+    let devices = fs::read_to_string("/proc/devices").expect("proc is mounted");
+    let is_ours = |line: &&str| line.trim() == format!("{major} bsg");
+    assert_eq!(devices.lines().filter(is_ours).count(), 1, "{devices}");
 }

@@ -41,7 +41,7 @@ fn forbidden() -> Request {
 /// Each defect with each later one: the earlier names the error. Data at a bad address is looked at last.
 #[test]
 fn sg_io_names_the_first_of_two_defects() {
-    declare!(Accident);
+    declare!(Quirk);
     let lun = Lun::fresh();
     let bsg = sg_io_v4(lun.device(), Access::ReadWrite);
     privilege::drop_sys_rawio();
@@ -64,7 +64,7 @@ fn sg_io_names_the_first_of_two_defects() {
 /// As above. A CDB of no bytes and one that is too long are one field: the pair is left out.
 #[test]
 fn uring_cmd_names_the_first_of_two_defects() {
-    declare!(Accident, URING_CMD);
+    declare!(Quirk, URING_CMD);
     let lun = Lun::fresh();
     let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
     privilege::drop_sys_rawio();

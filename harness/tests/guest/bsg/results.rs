@@ -54,7 +54,7 @@ fn sense_of_each_length_is_cut_to_its_room(
     always(&lun, Effect::sense(Sense::raw(&sense)));
     let v4 = sg_io_v4(lun.device(), Access::ReadWrite);
     let mut ring = uring_cmd(lun.device(), Access::ReadWrite);
-    for max in [0, 1, 5, 8, 17, 18, 95, 96, 97, 252, u32::MAX] {
+    for max in [0, 1, 5, 8, 17, 18, 95, 96, 97, 252, 0x100, 0x1_0000, 0x8000_0000, u32::MAX] {
         let len = sense.len().min(usize::try_from(max).expect("64 bits"));
         let mut frame = V4Frame::from(Request::new(&[0; 6]));
         frame.header.max_response_len = max;
@@ -159,5 +159,24 @@ fn residual_is_at_most_the_buffer(
         assert_eq!(execute(&mut *way, read).residual, told, "in, {claimed}");
         let write = Request::new(&cdb::write(Size::Ten, 0, 1)).data(Data::Out(buffer()));
         assert_eq!(execute(&mut *way, write).residual, told, "out, {claimed}");
+    }
+}
+
+/// drivers/scsi/scsi_bsg.c: a CDB of 1 to 32 bytes (include/scsi/scsi_cmnd.h: `cmnd`) reaches the unit as it is, and what
+/// is behind it is 0 (virtio 1.2, 5.6.6.1: `cdb` has 32 bytes). FFh is an opcode whose CDBs the journal has whole.
+#[rstest]
+fn cdb_of_each_length_arrives_whole(#[values(Way::SgIoV4, Way::UringCmd)] way: Way) {
+    declare!(Contract);
+    let lun = Lun::fresh();
+    always(&lun, Effect::status("GOOD"));
+    let mut way = way.open(lun.device());
+    // The longest first: a shorter one must not end in what is left of it.
+    for len in (1..=32).rev() {
+        let cdb: Vec<u8> = (0..len).map(|at| 0xff - at).collect();
+        let done = execute(&mut *way, Request::new(&cdb));
+        assert_eq!((done.device_status, done.host_status), (0, 0), "{len}");
+        let entry = lun.journal().entries.pop().expect("it has arrived");
+        let digits: String = cdb.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(entry.cdb, format!("{digits:0<64}"), "{len}");
     }
 }

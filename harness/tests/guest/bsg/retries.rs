@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, thread};
 
-use bsg::{Access, BsgUring, Completion, Passthrough, Request};
+use bsg::{Access, BsgUring, Buffer, Completion, NodeIoctl, Passthrough, Request};
 use control::JournalEntry;
 use fault::Times;
 use harness::{
@@ -14,7 +14,8 @@ use scsi_fault::{Effect, Rule, Sense, When};
 
 use super::{
     cdb::{self, Size},
-    ways::{URING_CMD, Way, execute, soon, uring_cmd},
+    events::KernelLog,
+    ways::{URING_CMD, Way, execute, sg_io_v4, soon, uring_cmd},
 };
 
 /// Tags of a host that has few.
@@ -219,14 +220,35 @@ fn use_all_requests(luns: &[Lun; UNITS], submit: impl Fn(&Lun) + Sync) {
 fn sg_io_v4_is_sent_again_as_often_as_the_user_before_it() {
     declare!(Accident, OWN_HOST);
     let luns = [(); UNITS].map(|()| Lun::disk_unit());
-    let mut v4 = Way::SgIoV4.open(luns[0].device());
-    let mut attempts = || {
-        befall(&luns[0], Effect::response("TRANSPORT FAILURE"), Times::Always);
-        let (done, entries) = asked(&luns[0], &mut *v4, read());
-        assert_eq!(statuses(&done), (0, 14));
-        entries.len()
-    };
-    use_all_requests(&luns, |lun| {
+    give_retries(&luns);
+    assert_eq!(attempts(&luns[0], Way::SgIoV4), 6);
+    drop(spend_retries(&luns.each_ref()));
+    assert_eq!(attempts(&luns[0], Way::SgIoV4), 1);
+}
+
+/// drivers/scsi/scsi_bsg.c:scsi_bsg_uring_cmd, drivers/scsi/sg.c:sg_start_req: these say that they want no retries
+/// (include/scsi/sg.h: SG_DEFAULT_RETRIES is 0), whoever had the request before.
+#[rstest]
+fn budget_of_retries_is_not_that_of_the_user_before(#[values(Way::UringCmd, Way::SgV3)] way: Way) {
+    declare!(Contract, OWN_HOST);
+    let luns = [(); UNITS].map(|()| Lun::disk_unit());
+    give_retries(&luns);
+    assert_eq!(attempts(&luns[0], way), 1);
+}
+
+/// How often a command is sent that the transport fails.
+#[track_caller]
+fn attempts(lun: &Lun, way: Way) -> usize {
+    befall(lun, Effect::response("TRANSPORT FAILURE"), Times::Always);
+    let (done, entries) = asked(lun, &mut *way.open(lun.device()), read());
+    assert_eq!(statuses(&done), (0, 14));
+    entries.len()
+}
+
+/// Has sd use every request of the host last, which leaves a budget of five retries there.
+#[track_caller]
+fn give_retries(luns: &[Lun; UNITS]) {
+    use_all_requests(luns, |lun| {
         let node = lun.device().disk();
         let disk = BlockDevice::open(&node, Access::ReadOnly);
         thread::scope(|scope| {
@@ -237,51 +259,105 @@ fn sg_io_v4_is_sent_again_as_often_as_the_user_before_it() {
             }
         });
     });
-    assert_eq!(attempts(), 6);
-    drop(spend_retries(&luns.each_ref()));
-    assert_eq!(attempts(), 1);
 }
 
-/// What the unit answers until the command is given up, the statuses it ends with, and whether it has data.
-const FOR_EVER: [(&str, bool, (u32, u32)); 3] =
-    [("BUSY", true, (0x08, 0)), ("TASK SET FULL", true, (0x28, 0)), ("RESET", false, (0, 8))];
+/// What a unit answers for ever, and who gives up when.
+struct ForEver {
+    answer: &'static str,
+    has_data: bool,
+    /// Device and host status the command ends with.
+    statuses: (u32, u32),
+    /// The node's own time (SG_SET_TIMEOUT), in hundredths of a second.
+    node: i32,
+    /// Who sends, with which time in milliseconds, and the time it has.
+    attempts: &'static [(Way, u32, u64)],
+}
 
-/// drivers/scsi/scsi_lib.c:scsi_cmd_runtime_exceeced: what is sent again without a budget is so until the time of the
-/// command is over. uring_cmd and sg v3 take that from the caller as it is, `SG_IO` v4 makes it no less than seven
-/// seconds (block/bsg.c:bsg_timeout, include/linux/blkdev.h: BLK_MIN_SG_TIMEOUT).
-#[test]
-fn command_is_sent_again_until_its_time_is_over() {
-    declare!(Contract, OWN_HOST);
-    const WAYS: [(Way, u64); 3] = [(Way::SgIoV4, 7000), (Way::UringCmd, 400), (Way::SgV3, 400)];
+/// `SG_IO` v4 takes the caller's time, or else the node's, and makes that no less than seven seconds.
+const FOR_EVER: [ForEver; UNITS] = [
+    ForEver {
+        answer: "BUSY",
+        has_data: true,
+        statuses: (0x08, 0),
+        node: 800,
+        attempts: &[(Way::SgIoV4, 400, 7000), (Way::UringCmd, 1000, 1000), (Way::SgV3, 400, 400)],
+    },
+    ForEver {
+        answer: "TASK SET FULL",
+        has_data: true,
+        statuses: (0x28, 0),
+        node: 0,
+        attempts: &[(Way::SgIoV4, 7100, 7100), (Way::UringCmd, 1000, 1000), (Way::SgV3, 400, 400)],
+    },
+    ForEver {
+        answer: "RESET",
+        has_data: false,
+        statuses: (0, 8),
+        node: 0,
+        attempts: &[(Way::SgIoV4, 400, 7000), (Way::UringCmd, 1000, 1000), (Way::SgV3, 400, 400)],
+    },
+    ForEver {
+        answer: "BUSY",
+        has_data: false,
+        statuses: (0x08, 0),
+        node: 800,
+        attempts: &[(Way::SgIoV4, 0, 8000)],
+    },
+];
+
+/// Sends what is never served, by each way in turn, and has it given up no earlier than it should be.
+#[track_caller]
+fn give_up(lun: &Lun, row: &ForEver) {
     /// The guest counts in ticks of 4 ms and from before the unit sees the command.
     const SLACK_MS: u64 = 50;
-    let luns = [(); UNITS].map(|()| Lun::fresh());
-    let _stay_open = spend_retries(&luns.each_ref());
-    let check = |lun: &Lun, (answer, has_data, expected): (&str, bool, _), way: Way, floor_ms| {
-        let effect = match answer {
-            "RESET" => Effect::response(answer),
-            status => Effect::status(status),
-        };
+    let effect = || match row.answer {
+        "RESET" => Effect::response(row.answer),
+        status => Effect::status(status),
+    };
+    let node = sg_io_v4(lun.device(), Access::ReadWrite);
+    let mut int = Buffer::zeroed(4).expect("a page of memory");
+    int.copy_from_slice(&row.node.to_ne_bytes());
+    assert_eq!(node.call(NodeIoctl::SetTimeout, &mut int.into()), Ok(0));
+    for (way, timeout_ms, expected_ms) in row.attempts {
         lun.renew();
-        befall(lun, effect, Times::Always);
-        let request = if has_data { read() } else { test_unit_ready() };
-        let done = execute(&mut *way.open(lun.device()), request.timeout_ms(400));
-        assert_eq!(statuses(&done), expected, "{way:?} {answer}");
+        befall(lun, effect(), Times::Always);
+        let request = if row.has_data { read() } else { test_unit_ready() };
+        let done = execute(&mut *way.open(lun.device()), request.timeout_ms(*timeout_ms));
+        assert_eq!(statuses(&done), row.statuses, "{way:?} {}", row.answer);
         let page = lun.journal();
         let entries = &page.entries;
         let ms = (entries[entries.len() - 1].completed_us - entries[0].fetched_us) / 1000;
-        assert!(entries.len() > 2, "{way:?} {answer}: {page:?}");
-        assert!(ms + SLACK_MS >= floor_ms, "{way:?} {answer}: given up after {ms} ms");
-    };
+        assert!(entries.len() > 2, "{way:?} {}: {page:?}", row.answer);
+        assert!(ms + SLACK_MS >= *expected_ms, "{way:?} {}: given up after {ms} ms", row.answer);
+    }
+}
+
+/// drivers/scsi/scsi_lib.c:scsi_cmd_runtime_exceeced: what is sent again without a budget is so until the time of the
+/// command is over, which it says in the log, in seconds. uring_cmd and sg v3 take that from the caller as it is,
+/// `SG_IO` v4 makes it no less than seven seconds (block/bsg.c:bsg_timeout, include/linux/blkdev.h:
+/// BLK_MIN_SG_TIMEOUT).
+#[test]
+fn command_is_sent_again_until_its_time_is_over() {
+    declare!(Contract, OWN_HOST);
+    let luns = [(); UNITS].map(|()| Lun::fresh());
+    let _stay_open = spend_retries(&luns.each_ref());
+    let mut log = KernelLog::begin();
     thread::scope(|scope| {
-        for (lun, row) in luns.iter().zip(FOR_EVER) {
-            scope.spawn(move || {
-                for (way, floor_ms) in WAYS {
-                    check(lun, row, way, floor_ms);
-                }
-            });
+        for (lun, row) in luns.iter().zip(&FOR_EVER) {
+            scope.spawn(move || give_up(lun, row));
         }
     });
+    let records = log.records_with("timing out command");
+    for (lun, row) in luns.iter().zip(&FOR_EVER) {
+        let unit = format!(" {}: ", lun.device().hctl);
+        let of_unit = records.iter().filter(|record| record.contains(&unit));
+        let waited = of_unit.map(|record| {
+            let (_, rest) = record.split_once("waited ").expect("a time");
+            rest.lines().next().expect("a time").to_owned()
+        });
+        let expected = row.attempts.iter().map(|(.., ms)| format!("{}s", ms / 1000));
+        assert_eq!(Vec::from_iter(waited), Vec::from_iter(expected), "{}: {records:?}", row.answer);
+    }
 }
 
 /// drivers/scsi/sg.c:sg_ioctl_common waits interruptibly and leaves a command to itself that it is torn from; the

@@ -6,15 +6,16 @@
 //! there. A length that lies runs into the guard page behind a buffer. Which structure a file takes was looked at when
 //! it was opened ([`crate::node`]).
 
-use std::{ffi::c_void, os::fd::BorrowedFd, ptr};
+use std::{ffi::c_void, io, os::fd::BorrowedFd, ptr};
 
 use rustix::{
     io::Errno,
     ioctl::{Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl},
 };
-use uring_cmd::{Operation, Pointer, Sqe};
+use uring_cmd::{Operation, Pointer, Region, Sqe};
+use zerocopy::IntoBytes;
 
-use crate::{NodeIoctl, UringFrame, V3Frame, V4Frame, uapi};
+use crate::{NodeIoctl, StructurePlace, UringFrame, V3Frame, V4Frame, uapi};
 
 /// `ioctl(SG_IO)` with the v4 structure. Blocks, uninterruptibly, until the command is done.
 pub(crate) fn sg_io_v4(fd: BorrowedFd<'_>, frame: &mut V4Frame) -> Result<(), Errno> {
@@ -23,6 +24,30 @@ pub(crate) fn sg_io_v4(fd: BorrowedFd<'_>, frame: &mut V4Frame) -> Result<(), Er
     // pointers (`place`), which live until the call returns. bsg does not read its iovec counts.
     unsafe { ioctl(fd, Updater::<{ uapi::SG_IO }, uapi::SgIoV4>::new(&mut frame.header)) }
 }
+
+/// As [`sg_io_v4`], with the structure where the kernel cannot have it, or cannot write it.
+pub(crate) fn sg_io_v4_at(
+    fd: BorrowedFd<'_>,
+    frame: &mut V4Frame,
+    place: StructurePlace,
+) -> io::Result<Result<(), Errno>> {
+    frame.place();
+    let memory = Region::zeroed(PAGE)?;
+    memory.write(0, frame.header.as_bytes());
+    memory.make_read_only(0..PAGE)?;
+    let address = match place {
+        StructurePlace::Null => Pointer::Null.address(),
+        StructurePlace::Unmapped => Pointer::Unmapped.address(),
+        StructurePlace::Kernel => Pointer::Kernel.address(),
+        StructurePlace::ReadOnly => memory.address(),
+    };
+    // SAFETY: the structure is the one this call takes, or there is none. Nobody else has the region, which lives until
+    // the call returns; the structure's addresses are those of the frame's pointers, as above.
+    Ok(unsafe { ioctl(fd, NodeCall { opcode: uapi::SG_IO, address }) }.map(drop))
+}
+
+/// Length of the region that has the structure.
+const PAGE: usize = 4096;
 
 /// `ioctl(SG_IO)` with the v3 structure. Blocks until the command is done.
 ///
@@ -42,14 +67,14 @@ pub(crate) fn sg_scsi_reset(fd: BorrowedFd<'_>, what: i32) -> Result<(), Errno> 
     unsafe { ioctl(fd, Setter::<{ uapi::SG_SCSI_RESET }, i32>::new(what)) }
 }
 
-/// A call of a bsg node with the address of an int.
+/// A call of a bsg node with an address.
 struct NodeCall {
     opcode: Opcode,
     address: u64,
 }
 
-// SAFETY: each opcode of `NodeIoctl` takes the address of an int, or looks at none (block/bsg.c:bsg_ioctl), and
-// `node_ioctl` sees to it that there is room for one. What the call returns is a number.
+// SAFETY: who makes one sees to it that there is at the address what the opcode takes (block/bsg.c:bsg_ioctl), or
+// nothing. What the call returns is a number.
 unsafe impl Ioctl for NodeCall {
     type Output = i32;
 
@@ -86,8 +111,8 @@ pub(crate) fn node_ioctl(
         ),
     }
     let opcode = call as Opcode;
-    // SAFETY: see `NodeCall`; the address is that of the pointer, which lives until the call returns, or one
-    // where this process has no memory.
+    // SAFETY: each opcode of `NodeIoctl` takes the address of an int, or looks at none; the address is that of the
+    // pointer, which has room for one and lives until the call returns, or one where this process has no memory.
     unsafe { ioctl(fd, NodeCall { opcode, address: argument.address() }) }
 }
 

@@ -71,7 +71,7 @@ pub use uring_cmd::{
 };
 pub use uring_frame::{Link, UringCompletion, UringFrame};
 pub use v3::{SgIoctl, V3Frame};
-pub use v4::{BsgIoctl, NodeIoctl, V4Frame};
+pub use v4::{BsgIoctl, NodeIoctl, StructurePlace, V4Frame};
 
 /// One of the three ways, for code that works over all of them.
 pub trait Passthrough {

@@ -1,6 +1,6 @@
 //! `SG_IO` v4 on a bsg node.
 
-use std::{os::fd::AsFd, path::Path};
+use std::{io, os::fd::AsFd, path::Path};
 
 use rustix::io::Errno;
 use uring_cmd::Pointer;
@@ -90,6 +90,31 @@ impl BsgIoctl {
     /// the kernel has written nothing into the structure.
     pub fn sg_io(&self, frame: &mut V4Frame) -> Result<(), Errno> {
         ioctl::sg_io_v4(self.node.file().as_fd(), frame)
+    }
+}
+
+/// Where `struct sg_io_v4` is that the kernel cannot have, or cannot write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StructurePlace {
+    /// At address 0.
+    Null,
+    /// Where this process has no memory.
+    Unmapped,
+    /// In the kernel's half.
+    Kernel,
+    /// In a page that can be read and not written.
+    ReadOnly,
+}
+
+impl BsgIoctl {
+    /// As [`BsgIoctl::sg_io`], with the structure at another place than in the frame, which stays as it is. The outer
+    /// error is that of the memory for it.
+    pub fn sg_io_at(
+        &self,
+        frame: &mut V4Frame,
+        place: StructurePlace,
+    ) -> io::Result<Result<(), Errno>> {
+        ioctl::sg_io_v4_at(self.node.file().as_fd(), frame, place)
     }
 }
 

@@ -1,12 +1,15 @@
 //! `struct sg_io_v4` field by field, and what is refused with which errno.
 
-use bsg::{Access, BsgIoctl, Buffer, Errno, Pointer, Request, V4Frame, uapi::SgIoV4};
+use bsg::{
+    Access, BsgIoctl, Buffer, Errno, Pointer, Request, StructurePlace, UringFrame, V4Frame,
+    uapi::SgIoV4,
+};
 use harness::{Lun, declare};
 use rstest::rstest;
 
 use super::{
     cdb::{self, Size},
-    ways::{Unit, sg_io_v4},
+    ways::{URING_CMD, Unit, complete, sg_io_v4, uring_cmd},
 };
 
 /// A frame whose every field that is not input holds a number of its own.
@@ -204,6 +207,43 @@ fn sg_io_with_a_bad_response_pointer_is_efault_after_execution() {
     let entries = lun.journal().entries;
     let statuses: Vec<u8> = entries[seen..].iter().map(|entry| entry.status).collect();
     assert_eq!(statuses, [0x02], "executed once");
+}
+
+/// block/bsg.c:bsg_sg_io: a structure that is not there is EFAULT, and nothing is sent. One that cannot be written is
+/// EFAULT too, when the command has been executed.
+#[rstest]
+#[case::null(StructurePlace::Null, 0)]
+#[case::unmapped(StructurePlace::Unmapped, 0)]
+#[case::kernel(StructurePlace::Kernel, 0)]
+#[case::read_only(StructurePlace::ReadOnly, 1)]
+fn structure_at_a_bad_address_is_efault(#[case] place: StructurePlace, #[case] executed: usize) {
+    declare!(Contract);
+    let lun = Lun::fresh();
+    let bsg = sg_io_v4(lun.device(), Access::ReadWrite);
+    let mut frame = V4Frame::from(Request::new(&[0; 6]));
+    assert_eq!(bsg.sg_io_at(&mut frame, place).expect("a page"), Err(Errno::FAULT));
+    assert_eq!(lun.journal().entries.len(), executed);
+}
+
+/// drivers/scsi/scsi_bsg.c: what has no length is no data, wherever its address leads; `SG_IO` v4 and uring_cmd alike.
+#[rstest]
+#[case::sg_io_v4(false)]
+#[case::uring_cmd(true)]
+fn address_without_a_length_is_no_data(#[case] ring: bool) {
+    declare!(Contract, URING_CMD);
+    let device = Unit::Ours.device();
+    let request = || Request::new(&[0; 6]);
+    if ring {
+        let mut frame = UringFrame::from(request());
+        (frame.dout, frame.din) = (Pointer::Unmapped, Pointer::Kernel);
+        let done = complete(&mut uring_cmd(&device, Access::ReadWrite), frame);
+        assert_eq!((done.res, done.res2), (0, Some(0)));
+    } else {
+        let mut frame = V4Frame::from(request());
+        (frame.dout, frame.din) = (Pointer::Unmapped, Pointer::Kernel);
+        sg_io_v4(&device, Access::ReadWrite).sg_io(&mut frame).expect("executed");
+        assert_eq!(frame.header.info, 0);
+    }
 }
 
 /// drivers/scsi/scsi_bsg.c:scsi_bsg_sg_io_fn keeps 16 bits of `request_len`: without them no byte of

@@ -1,7 +1,8 @@
 //! The userspace block driver ublk: its control and queue protocol, a server, and targets.
 //!
 //! [`Server::start`] makes a block device whose requests a [`Target`] answers. Their data moves in any of the ways the
-//! driver has ([`DataMode`]); every target works with each. [`Faults`] make things go wrong. [`Control`] speaks to the driver
+//! driver has ([`DataMode`]); every target works with each. A [`Worker`] is a target that works by operations of its own
+//! on the ring of the queue. [`Faults`] make things go wrong. [`Control`] speaks to the driver
 //! alone, for devices of other processes and for commands that a test bends ([`Control::begin`]).
 //!
 //! This crate must not know SCSI, nor anything of the test bench.
@@ -35,5 +36,8 @@ pub use queue::QueueError;
 pub use raw::{RawCommand, RawQueue, RawReply};
 pub use rustix::io::Errno;
 pub use server::{Config, Server};
-pub use target::{FileTarget, Hold, NotHeld, NullTarget, Op, Place, RamTarget, Request, Target};
-pub use uring_cmd::{Buffer, CqeSize, Pointer, Region, Shape, SqeSize};
+pub use target::{
+    FileTarget, Hold, Memory, NotHeld, NullTarget, Op, Place, Progress, RamTarget, Request, Target,
+    Work, Worker,
+};
+pub use uring_cmd::{Buffer, Cqe, CqeSize, Operation, Pointer, Region, Shape, SqeSize};

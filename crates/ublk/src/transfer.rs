@@ -1,8 +1,11 @@
-//! Reads and writes of a file on a queue's ring: from and to a buffer of the server's, or one of the ring's table.
+//! What a queue's ring has beside commands for the driver: reads and writes of a file, from and to a buffer of the
+//! server's or one of the ring's table, and operations of a target's.
 
 use std::{fs::File, mem, os::fd::AsRawFd, sync::Arc};
 
-use uring_cmd::{Buffer, Operation, Sqe};
+use uring_cmd::{Operation, Sqe};
+
+use crate::target::{Memory, Work};
 
 /// `IORING_OP_READ_FIXED`.
 const OP_READ_FIXED: u8 = 4;
@@ -12,15 +15,6 @@ const OP_WRITE_FIXED: u8 = 5;
 const OP_READ: u8 = 22;
 /// `IORING_OP_WRITE`.
 const OP_WRITE: u8 = 23;
-
-/// Where data is, other than in the file.
-#[derive(Debug)]
-pub(crate) enum Memory {
-    /// In memory of the server's, from its beginning.
-    Buffer(Buffer),
-    /// In a buffer of a request that a driver has registered, from its beginning.
-    Registered(u16),
-}
 
 /// A move of data between memory and a file.
 #[derive(Debug)]
@@ -46,6 +40,7 @@ unsafe impl Operation for Transfer {
             }
             (Memory::Registered(index), true) => (OP_WRITE_FIXED, 0, *index),
             (Memory::Registered(index), false) => (OP_READ_FIXED, 0, *index),
+            (Memory::None, _) => unreachable!("a transfer has data"),
         };
         // `off` of the kernel's union is where a command of a driver has its number and padding.
         let [o0, o1, o2, o3, o4, o5, o6, o7] = self.offset.to_le_bytes();
@@ -66,5 +61,19 @@ unsafe impl Operation for Transfer {
     fn abandon(self) {
         let Transfer { memory, .. } = self;
         mem::forget(memory);
+    }
+}
+
+/// An operation of a target's.
+#[derive(Debug)]
+pub(crate) struct Working {
+    pub(crate) work: Box<dyn Work>,
+    pub(crate) user_data: u64,
+}
+
+// SAFETY: the work keeps the promise; a number of the entry that refers to no memory is another.
+unsafe impl Operation for Working {
+    fn sqe(&mut self) -> Sqe {
+        Sqe { user_data: self.user_data, ..self.work.sqe() }
     }
 }

@@ -8,8 +8,8 @@ use uring_cmd::{Either, Pointer};
 use super::{Queue, QueueError, Slot, Stage};
 use crate::{
     mode::DataMode,
-    target::{Op, Place},
-    transfer::{Memory, Transfer},
+    target::{Memory, Op, Place},
+    transfer::Transfer,
     uapi::{io as io_op, io_flag, position},
 };
 
@@ -37,16 +37,20 @@ impl Queue<'_> {
         if !slot.effect.executes() || slot.effect.short == Some(0) {
             return self.done(tag);
         }
-        if !slot.moves_data() {
-            return self.handle(tag, 0);
-        }
-        if slot.descriptor.op_flags & io_flag::SHMEM_ZC != 0 {
+        let moves_data = slot.moves_data();
+        if moves_data && slot.descriptor.op_flags & io_flag::SHMEM_ZC != 0 {
             // Its data is where the application has it, in memory this server does not know.
             return self.failed(tag, Errno::OPNOTSUPP);
         }
-        let fits = usize::try_from(len).ok().filter(|len| *len <= buffer_len);
-        let len = fits.ok_or(QueueError::TooLong { tag, len })?;
         let by_server = slot.descriptor.op_flags & io_flag::NEED_REG_BUF != 0;
+        let fits = usize::try_from(len).ok().filter(|len| !moves_data || *len <= buffer_len);
+        let len = fits.ok_or(QueueError::TooLong { tag, len })?;
+        if let Some(worker) = self.target.worker() {
+            return self.employ(worker, tag, by_server);
+        }
+        if !moves_data {
+            return self.handle(tag, 0);
+        }
         match self.spec.mode {
             DataMode::Copy | DataMode::GetData => self.by_buffer(tag, len),
             _ if !self.target.needs_data() => self.handle(tag, 0),
@@ -62,7 +66,7 @@ impl Queue<'_> {
         }
     }
 
-    fn failed(&mut self, tag: u16, errno: Errno) -> Result<(), QueueError> {
+    pub(super) fn failed(&mut self, tag: u16, errno: Errno) -> Result<(), QueueError> {
         self.slot(tag).outcome = Err(errno);
         self.done(tag)
     }
@@ -148,7 +152,7 @@ impl Queue<'_> {
             memory,
             user_data: tag.into(),
         };
-        self.ring.push(Either::Second(transfer)).map_err(|refused| refused.kind)?;
+        self.ring.push(Either::Second(Either::First(transfer))).map_err(|refused| refused.kind)?;
         Ok(())
     }
 
@@ -161,7 +165,7 @@ impl Queue<'_> {
                 self.slot(tag).buffer = Some(buffer);
                 false
             }
-            Memory::Registered(_) => true,
+            Memory::Registered(_) | Memory::None => true,
         };
         let by_scratch = registered && self.place(tag).is_none();
         let reads = self.op(tag) == Op::Read;
@@ -192,7 +196,7 @@ impl Queue<'_> {
     }
 
     /// In user copy mode, brings the data of a WRITE into the buffer.
-    fn copy_in(&mut self, tag: u16, len: usize) -> Result<(), Errno> {
+    pub(super) fn copy_in(&mut self, tag: u16, len: usize) -> Result<(), Errno> {
         if self.op(tag) != Op::Write {
             return Ok(());
         }
@@ -202,7 +206,7 @@ impl Queue<'_> {
     }
 
     /// In user copy mode, brings what was read to the application.
-    fn copy_out(&mut self, tag: u16) -> Result<(), QueueError> {
+    pub(super) fn copy_out(&mut self, tag: u16) -> Result<(), QueueError> {
         let copies = self.spec.mode == DataMode::UserCopy && self.target.needs_data();
         if let (true, Op::Read, Ok(bytes)) = (copies, self.op(tag), self.slot(tag).outcome) {
             let limit = self.slot(tag).data_len();

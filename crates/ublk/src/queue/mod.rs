@@ -3,6 +3,7 @@
 mod data;
 mod error;
 mod slot;
+mod work;
 
 use std::{
     fs::File,
@@ -28,7 +29,7 @@ use crate::{
     faults::Faults,
     mode::{DataMode, Fallback},
     target::Target,
-    transfer::Transfer,
+    transfer::{Transfer, Working},
     uapi::{IoCmd, auto_buf, fetch_result, io as io_op},
 };
 
@@ -60,7 +61,7 @@ const HELD_LOOK: Duration = Duration::from_millis(5);
 /// Exit status of a server that dies by a fault, for whoever waits for the process.
 const DIED: i32 = 86;
 
-type Operation = Either<Command, Transfer>;
+type Operation = Either<Command, Either<Transfer, Working>>;
 
 /// Serves tags until their device is stopped. Sends `true` on `fetching` once
 /// every one is fetched.
@@ -94,19 +95,27 @@ struct Queue<'a> {
 impl<'a> Queue<'a> {
     fn new(spec: &'a QueueSpec, target: &'a dyn Target) -> Result<Self, QueueError> {
         let count = u32::try_from(spec.tags.len()).expect("tags have 16 bits");
-        let shape = Shape { sqe: SqeSize::Bytes64, cqe: CqeSize::Bytes16, ..Shape::big(count) };
+        let shape = match target.worker() {
+            Some(_) => Shape::big(count),
+            None => Shape { sqe: SqeSize::Bytes64, cqe: CqeSize::Bytes16, ..Shape::big(count) },
+        };
         let mut ring = Ring::new(&shape).map_err(QueueError::Setup)?;
         let mut scratch = None;
         if spec.mode.registers() {
             ring.register_buffers(&vec![None; spec.tags.len()]).map_err(QueueError::Register)?;
+        }
+        // A worker needs no memory of ours to reach registered data.
+        let reaches = spec.mode.registers() && target.worker().is_some();
+        if spec.mode.registers() && !reaches {
             let file = memfd_create("ublk", MemfdFlags::CLOEXEC);
             scratch = Some(Arc::new(File::from(file.map_err(|e| QueueError::Memory(e.into()))?)));
         }
         let descriptors = Descriptors::map(&spec.device, spec.queue, spec.depth, spec.stride)
             .map_err(QueueError::Map)?;
         let mut slots = Vec::new();
+        let buffer_len = if reaches { 0 } else { spec.buffer_len };
         for _ in spec.tags.clone() {
-            let buffer = Buffer::zeroed(spec.buffer_len).map_err(QueueError::Memory)?;
+            let buffer = Buffer::zeroed(buffer_len).map_err(QueueError::Memory)?;
             slots.push(Slot::new(buffer));
         }
         Ok(Queue { spec, target, ring, descriptors, scratch, slots, waiting: Vec::new() })
@@ -131,19 +140,26 @@ impl<'a> Queue<'a> {
                 Ok(Completed { cqe, operation: Some(Either::First(command)) }) => {
                     self.answered(command, cqe.res)?;
                 }
-                Ok(Completed { cqe, operation: Some(Either::Second(transfer)) }) => {
-                    self.moved(transfer, cqe.res)?;
-                }
+                Ok(Completed { cqe, operation: Some(Either::Second(moving)) }) => match moving {
+                    Either::First(transfer) => self.moved(transfer, cqe.res)?,
+                    Either::Second(working) => self.worked(working, cqe)?,
+                },
                 Ok(Completed { cqe, operation: None }) => return Err(QueueError::Unexpected(cqe)),
                 Err(WaitError::Deadline { .. }) => {}
                 Err(WaitError::Idle) if self.waiting.is_empty() => return Ok(()),
-                Err(WaitError::Idle) => {
-                    let left = next.saturating_duration_since(Instant::now());
-                    self.spec.faults.as_ref().expect("a fault made it wait").pause(left);
-                }
+                Err(WaitError::Idle) => self.pause(next),
                 Err(error) => return Err(error.into()),
             }
             self.ring.submit().map_err(QueueError::Submit)?;
+        }
+    }
+
+    /// Waits although nothing is in flight.
+    fn pause(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        match &self.spec.faults {
+            Some(faults) => faults.pause(left),
+            None => std::thread::park_timeout(left),
         }
     }
 
@@ -170,7 +186,7 @@ impl<'a> Queue<'a> {
                 Until::Never => false,
             };
             if over {
-                self.execute(tag)?;
+                self.resume(tag)?;
             } else {
                 self.waiting.push(tag);
             }
@@ -244,7 +260,10 @@ impl<'a> Queue<'a> {
             (Stage::Fetching, fetch_result::ABORT) => Ok(()),
             (Stage::Registering, 0) => {
                 self.slot(tag).registered = true;
-                self.move_registered(tag)
+                match self.target.worker() {
+                    Some(worker) => self.begin_registered(worker, tag),
+                    None => self.move_registered(tag),
+                }
             }
             (Stage::Unregistering, 0) => self.commit(tag),
             (_, refused) if refused < 0 => Err(error::refusal(tag, command.cmd_op, refused)),

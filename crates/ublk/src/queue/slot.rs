@@ -8,7 +8,7 @@ use uring_cmd::Buffer;
 use zerocopy::FromZeros;
 
 use crate::{
-    target::{Op, Request},
+    target::{Op, Request, Work},
     uapi::{IoDesc, SECTOR_LEN},
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Slot {
     pub(super) effect: Effect,
     /// The data is in the ring's table by our own command.
     pub(super) registered: bool,
+    /// An operation that is not begun yet.
+    pub(super) parked: Option<Box<dyn Work>>,
     /// What was done.
     pub(super) outcome: Result<u32, Errno>,
 }
@@ -57,6 +59,7 @@ impl Slot {
             descriptor: IoDesc::new_zeroed(),
             effect: Effect::default(),
             registered: false,
+            parked: None,
             outcome: Ok(0),
         }
     }

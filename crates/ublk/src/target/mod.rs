@@ -1,6 +1,7 @@
 //! What answers the requests of a device.
 
 mod file;
+mod worker;
 
 use std::{
     fmt,
@@ -11,7 +12,10 @@ use std::{
 
 use rustix::io::Errno;
 
-pub use self::file::FileTarget;
+pub use self::{
+    file::FileTarget,
+    worker::{Memory, Progress, Work, Worker},
+};
 use crate::uapi::{SECTOR_LEN, op};
 
 /// What a request wants.
@@ -102,6 +106,12 @@ pub trait Target: Send + Sync {
     /// where it is.
     fn needs_data(&self) -> bool {
         true
+    }
+
+    /// Whoever does all requests by operations on the ring of their queue: then nobody calls [`Target::handle`] or
+    /// [`Target::place`].
+    fn worker(&self) -> Option<&dyn Worker> {
+        None
     }
 }
 

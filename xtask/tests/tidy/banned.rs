@@ -12,6 +12,7 @@ use crate::{
 /// the fewer there are.
 const UNSAFE: &[&str] = &[
     "crates/host/src/child.rs",
+    "crates/bridge/src/relay.rs",
     "crates/bsg/src/ioctl.rs",
     "crates/coverage-plugin/src/lib.rs",
     "crates/coverage-plugin/src/map.rs",

@@ -42,7 +42,6 @@ pub(crate) struct Shared {
 }
 
 /// Relays between two requests, in the boxes a queue takes them in.
-#[expect(clippy::vec_box, reason = "the boxes are what is kept")]
 pub(crate) type Idle = Vec<Box<Relay>>;
 
 impl Shared {

@@ -77,11 +77,14 @@ impl Disk {
 
     /// As `sd.c:sd_config_write_same` has it.
     fn write_same_blocks(&self) -> u32 {
-        match (self.write_same, u32::try_from(self.write_same_max).unwrap_or(u32::MAX)) {
-            (_, most) if most > WRITE_SAME_BLOCKS => most.min(BLOCKS_MAX),
-            (true, most) => least(most, WRITE_SAME_BLOCKS),
-            (false, _) => 0,
-        }
+        let most = u32::try_from(self.write_same_max).unwrap_or(u32::MAX);
+        let blocks = match self.write_same {
+            _ if most > WRITE_SAME_BLOCKS => most.min(BLOCKS_MAX),
+            true => least(most, WRITE_SAME_BLOCKS),
+            false => 0,
+        };
+        // Whole physical blocks, so that the pieces of a long request begin with one.
+        blocks >> self.physical_exponent << self.physical_exponent
     }
 
     /// The device: as large as the disk, with its blocks and cache, taking what it takes, and no request that would

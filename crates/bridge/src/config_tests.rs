@@ -77,8 +77,10 @@ fn write_same_is_as_long_as_the_disk_says() {
     let blocks = |known, most| of(known, most).write_same_blocks();
     assert_eq!(blocks(false, 0), 0);
     assert_eq!(blocks(false, 0x1000), 0);
-    assert_eq!(blocks(true, 0), 0xffff);
+    assert_eq!(blocks(true, 0), 0xfff8, "whole physical blocks of eight");
+    let disk = Disk { physical_exponent: 0, ..of(true, 0) };
+    assert_eq!(disk.write_same_blocks(), 0xffff);
     assert_eq!(blocks(true, 0x1000), 0x1000);
     assert_eq!(blocks(true, 0x2_0000), 0x2_0000);
-    assert_eq!(blocks(true, u64::MAX), 0x7f_ffff);
+    assert_eq!(blocks(true, u64::MAX), 0x7f_fff8);
 }

@@ -1,9 +1,9 @@
 //! SCSI passthrough: SG_IO v4 and uring_cmd on bsg nodes, sg v3 beside them.
 
-mod block;
+pub(crate) mod block;
 mod block_path;
 mod buffers;
-mod cdb;
+pub(crate) mod cdb;
 mod changes;
 mod concurrency;
 mod differential;

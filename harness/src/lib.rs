@@ -20,6 +20,7 @@ pub mod program;
 pub mod property;
 pub mod scsi_debug;
 pub mod sysfs;
+pub mod timeline;
 pub mod ublk_device;
 
 pub use block::BlockDevice;
@@ -29,5 +30,6 @@ pub use guest_protocol::needs::{Class, Declaration, Feature, HostShape, Module, 
 #[doc(hidden)]
 pub use linkme;
 pub use lun::{Lun, ScsiDevice};
+pub use timeline::Timeline;
 pub use ublk_device::UblkDevice;
 pub use wait;

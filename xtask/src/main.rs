@@ -6,6 +6,7 @@ mod benchmarks;
 mod ci;
 mod command;
 mod coverage;
+mod demo;
 mod doctor;
 mod fuzz;
 mod kernel_args;
@@ -42,6 +43,7 @@ enum Task {
     Fuzz(fuzz::Args),
     Mutants(mutants::Args),
     Bench(benchmarks::Args),
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             Task::Fuzz(args) => fuzz::run(&args),
             Task::Mutants(args) => mutants::run(&args),
             Task::Bench(args) => benchmarks::run(&args),
+            Task::Demo(args) => demo::run(&args),
         });
     match code {
         Ok(code) => ExitCode::from(code),

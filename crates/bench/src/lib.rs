@@ -16,6 +16,7 @@ pub mod expectations;
 pub mod image;
 pub mod mutants;
 pub mod outcome;
+pub mod outputs;
 pub mod passthrough;
 pub mod plan;
 pub mod programs;

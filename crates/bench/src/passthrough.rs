@@ -2,11 +2,12 @@
 
 pub use guest_protocol::figure::Figure;
 
-use crate::{
-    exit, outcome,
-    rig::{self, Rig},
-};
 use kernel::request::Wanted;
+
+use crate::{
+    outputs::{self, Outputs},
+    rig,
+};
 
 /// The test that measures one round.
 pub const TEST: &str = "measured::passthrough";
@@ -52,18 +53,10 @@ pub enum Error {
 
 /// Measures as often as the options say that the test is run, in one guest.
 pub fn run(request: &rig::Request, kernel: &Wanted) -> Result<Ending, Error> {
-    let mut rig = Rig::new(request)?;
-    rig.begin()?;
-    let kernel = rig.kernel(kernel)?;
-    let results = rig.run(&kernel)?;
-    if results.interrupted {
-        return Ok(Ending::Failed(exit::INTERRUPTED));
-    }
-    let code = outcome::exit_code(&results.records);
-    if code != exit::PASS {
-        return Ok(Ending::Failed(code));
-    }
-    let rounds = results.records.iter().map(|record| Figure::all(&record.output));
-    let kernel = format!("{}, Linux {}", kernel.name, kernel.release);
+    let (kernel, outputs) = match outputs::of(request, kernel)? {
+        Outputs::Of { kernel, outputs } => (kernel, outputs),
+        Outputs::Failed(code) => return Ok(Ending::Failed(code)),
+    };
+    let rounds = outputs.iter().map(|output| Figure::all(output));
     Ok(Ending::Measured(Measured { kernel, rounds: rounds.collect::<Result<_, _>>()? }))
 }

@@ -73,18 +73,8 @@ impl fmt::Display for Seen {
             },
             Seen::Answered { host_status, status, sense, residual, verdict } => {
                 match HostStatus::from(*host_status) {
-                    HostStatus::Ok => {}
-                    host => write!(f, "host status {host:?}, ")?,
-                }
-                match Status::from_code(*status) {
-                    Some(status) => f.write_str(status.name())?,
-                    None => write!(f, "status {status:02x}h")?,
-                }
-                if let Ok(sense) = Sense::decode(sense) {
-                    write!(f, ", {sense}")?;
-                }
-                if *residual > 0 {
-                    write!(f, ", {residual} bytes missing")?;
+                    HostStatus::Ok => f.write_str(&ended(*status, sense, *residual))?,
+                    host => write!(f, "host status {host:?}")?,
                 }
                 match verdict {
                     Verdict::Done(_) => Ok(()),
@@ -104,6 +94,22 @@ impl fmt::Display for Seen {
             Seen::Committed(Err(errno)) => write!(f, "commits {}", name(*errno)),
         }
     }
+}
+
+/// How a command ended, in words: its status, sense data and residual.
+#[must_use]
+pub fn ended(status: u8, sense: &[u8], residual: u32) -> String {
+    let mut words = match Status::from_code(status) {
+        Some(status) => status.name().to_owned(),
+        None => format!("status {status:02x}h"),
+    };
+    if let Ok(sense) = Sense::decode(sense) {
+        words += &format!(", {sense}");
+    }
+    if residual > 0 {
+        words += &format!(", {residual} bytes missing");
+    }
+    words
 }
 
 /// The errno's name, of those there are here.

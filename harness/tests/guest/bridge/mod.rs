@@ -7,6 +7,7 @@ mod copies;
 mod data;
 mod faults;
 mod limits;
+mod story;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 

@@ -7,6 +7,7 @@ mod copies;
 mod data;
 mod faults;
 mod limits;
+mod programs;
 mod story;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -20,6 +21,9 @@ use ublk::{Config, DataMode, Server};
 /// bsg nodes take uring_cmd since Linux 7.1.
 const BRIDGE: Needs =
     Needs { features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]), ..Needs::DEFAULT };
+
+/// How long anything may take that is waited for.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Blocks of 512 bytes.
 const BLOCK: usize = 512;

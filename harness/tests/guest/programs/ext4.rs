@@ -9,19 +9,31 @@ use scsi_fault::{Effect, Rule, When, WriteFault};
 
 use super::{STORAGE, assert_out_of_order, delays, thin_disk};
 
-const EXT4: Needs = Needs {
+pub(crate) const EXT4: Needs = Needs {
     host: ScsiHost::Own(HostShape::DEFAULT),
     features: Cow::Borrowed(&[Feature::Config(Cow::Borrowed("CONFIG_EXT4_FS"))]),
     deadline_s: Some(60),
     ..STORAGE
 };
 
+/// Loads the driver.
+#[track_caller]
+pub(crate) fn load() {
+    Modules::of_image().and_then(|modules| modules.load("ext4", "")).expect("ext4 loads");
+}
+
+/// Makes a file system on a disk of 16 MiB.
+#[track_caller]
+pub(crate) fn make(node: &str) {
+    let ran = program::run("mkfs.ext4", &[node]);
+    ran.says(&["16384 1k blocks", "Creating journal", "done"]);
+}
+
 /// Makes a file system on the unit, and returns the node of its disk.
 #[track_caller]
 fn made(lun: &Lun) -> String {
     let node = lun.device().disk().display().to_string();
-    let ran = program::run("mkfs.ext4", &[&node]);
-    ran.says(&["16384 1k blocks", "Creating journal", "done"]);
+    make(&node);
     node
 }
 
@@ -54,30 +66,36 @@ fn files() -> impl Iterator<Item = (String, Vec<u8>)> {
     })
 }
 
-/// e2fsck(8): exit code 0 is "no errors", 4 "errors left uncorrected".
-#[test]
-fn ext4_keeps_its_files_while_commands_overtake_each_other() {
-    declare!(Contract, EXT4);
-    Modules::of_image().and_then(|modules| modules.load("ext4", "")).expect("ext4 loads");
-    let lun = thin_disk();
-    lun.faults([Rule::new("late", delays(2000)).times(Times::Always)]);
-    let node = made(&lun);
-    let mounted = Mount::of(&node);
+/// Fills a file system, mounts it anew, so that nothing comes from the page cache, and finds everything. e2fsck(8): exit
+/// code 0 is "no errors", 4 "errors left uncorrected".
+#[track_caller]
+pub(crate) fn keeps_its_files(node: &str) {
+    let mounted = Mount::of(node);
     for (name, content) in files() {
         let path = mounted.0.join(name);
         fs::create_dir_all(path.parent().expect("a directory")).expect("it can be made");
         fs::write(&path, content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
     drop(mounted);
-    // Mounted anew, so that nothing comes from the page cache.
-    let mounted = Mount::of(&node);
+    let mounted = Mount::of(node);
     for (name, content) in files() {
         let found = fs::read(mounted.0.join(&name)).expect("the file is there");
         assert!(found == content, "{name} is not what was written");
     }
     drop(mounted);
-    program::run("e2fsck", &["-f", "-n", &node])
+    program::run("e2fsck", &["-f", "-n", node])
         .says(&["Pass 5: Checking group summary information", "39/4096 files"]);
+}
+
+/// What keeps its files while each command takes a time of its own.
+#[test]
+fn ext4_keeps_its_files_while_commands_overtake_each_other() {
+    declare!(Contract, EXT4);
+    load();
+    let lun = thin_disk();
+    lun.faults([Rule::new("late", delays(2000)).times(Times::Always)]);
+    let node = made(&lun);
+    keeps_its_files(&node);
     let journal = lun.journal();
     assert_eq!(journal.dropped, 0);
     let writes: Vec<_> =

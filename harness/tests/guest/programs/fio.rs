@@ -1,5 +1,7 @@
 //! fio writes, reads and verifies while commands overtake each other; and says so where a write was lost.
 
+use std::path::Path;
+
 use control::{DeviceType, LunSpec};
 use fault::Times;
 use harness::{
@@ -18,7 +20,13 @@ const LAST: u64 = 6143;
 /// 512 writes of 4 KiB in random order, 16 at a time, then as many reads that compare checksums.
 #[track_caller]
 fn verify(lun: &Lun, engine: &str) -> Ran {
-    let filename = format!("--filename={}", lun.device().disk().display());
+    verify_disk(&lun.device().disk(), engine)
+}
+
+/// The same on any disk.
+#[track_caller]
+pub(crate) fn verify_disk(disk: &Path, engine: &str) -> Ran {
+    let filename = format!("--filename={}", disk.display());
     let engine = format!("--ioengine={engine}");
     program::run(
         "fio",

@@ -2,8 +2,8 @@
 //! target says they asked. They come from Debian's packages, see `images/programs.toml`.
 
 mod commands;
-mod ext4;
-mod fio;
+pub(crate) mod ext4;
+pub(crate) mod fio;
 mod opcodes;
 mod reports;
 
@@ -20,7 +20,7 @@ use scsi_fault::Effect;
 const STORAGE: Needs = Needs { programs: Some(Cow::Borrowed("storage")), ..Needs::DEFAULT };
 
 /// What delays commands needs a host of its own.
-const FIO: Needs = Needs {
+pub(crate) const FIO: Needs = Needs {
     programs: Some(Cow::Borrowed("fio")),
     host: ScsiHost::Own(HostShape::DEFAULT),
     deadline_s: Some(60),
@@ -67,13 +67,13 @@ fn sends_one(lun: &Lun, program: &str, arguments: &[&str]) -> (Ran, JournalEntry
 }
 
 /// A time drawn for each command, up to so many microseconds.
-fn delays(up_to_us: u64) -> Effect {
+pub(crate) fn delays(up_to_us: u64) -> Effect {
     Effect { delay_us: Some(0), delay_up_to_us: Some(up_to_us), ..Effect::default() }
 }
 
 /// Asserts that commands overtook each other: the journal has them in the order of their completion.
 #[track_caller]
-fn assert_out_of_order(entries: &[JournalEntry]) {
+pub(crate) fn assert_out_of_order(entries: &[JournalEntry]) {
     let sorted = entries.is_sorted_by_key(|entry| entry.fetched_us);
     assert!(!sorted, "{} commands were completed in the order they came in", entries.len());
 }

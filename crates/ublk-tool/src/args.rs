@@ -16,6 +16,8 @@ Examples:
     sensecheck-ublk recover 0 --file disk.img
   A disk with a bad spot:
     sensecheck-ublk add --ram 64M --scenario harness/ublk-scenarios/bad-spot.toml
+  A SCSI disk as it is, without a copy, over its bsg node:
+    sensecheck-ublk add --bsg /dev/bsg/0:0:0:0 --mode auto-buf
   What there is, for a program:
     sensecheck-ublk --json list
 
@@ -123,6 +125,9 @@ pub(crate) struct Medium {
     /// A file, or a block device.
     #[arg(long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
+    /// A SCSI disk, by its bsg node; the device is what the disk is, and fails as it does. Linux 7.1.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) bsg: Option<PathBuf>,
     /// Nothing: what is written is lost, what is read means nothing.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) null: Option<u64>,
@@ -201,6 +206,7 @@ mod tests {
         Cli::command().debug_assert();
         let parse = |words: &str| Cli::try_parse_from(words.split(' '));
         assert!(parse("sensecheck-ublk add --ram 1M --mode zero-copy").is_ok());
+        assert!(parse("sensecheck-ublk add --bsg /dev/bsg/0:0:0:0 --mode auto-buf").is_ok());
         assert!(parse("sensecheck-ublk add").is_err(), "no medium");
         assert!(parse("sensecheck-ublk add --ram 1M --null 1M").is_err(), "two media");
         assert!(parse("sensecheck-ublk del").is_err(), "no number");

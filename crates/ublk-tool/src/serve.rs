@@ -12,20 +12,33 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use bridge::{Bridge, Disk, Patience, Route};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
 use ublk::{
-    Config, Control, Faults, Features, FileTarget, NullTarget, RamTarget, Server, Target,
+    Config, Control, DataMode, Faults, Features, FileTarget, NullTarget, RamTarget, Server, Target,
     uapi::SECTOR_LEN,
 };
 use ublk_fault::Scenario;
 
 use crate::args::{Add, Medium, Recovery};
 
+/// What is served, and the device it makes.
+fn open(medium: &Medium, mode: DataMode, depth: u16) -> Result<(Arc<dyn Target>, Config)> {
+    if let Some(node) = &medium.bsg {
+        let disk = Disk::ask(node).context("cannot ask the disk")?;
+        let route = Route::of(node).context("cannot tell the limits of the way to the disk")?;
+        let config = disk.config(&route, mode, depth);
+        return Ok((Arc::new(Bridge::new(node, disk, Patience::default())?), config));
+    }
+    let (target, sectors) = file_or_memory(medium)?;
+    Ok((target, Config::disk(sectors).mode(mode).queues(1, depth)))
+}
+
 /// What is served, and its length in sectors.
-fn open(medium: &Medium) -> Result<(Arc<dyn Target>, u64)> {
+fn file_or_memory(medium: &Medium) -> Result<(Arc<dyn Target>, u64)> {
     let sector = u64::from(SECTOR_LEN);
     if let Some(path) = &medium.file {
         let opened = File::options().read(true).write(true).open(path);
@@ -57,8 +70,8 @@ fn faults(scenario: Option<&Path>) -> Result<Option<Arc<Faults>>> {
 
 /// `add`.
 pub(crate) fn add(add: &Add, json: bool) -> Result<()> {
-    let (target, sectors) = open(&add.medium)?;
-    let mut config = Config::disk(sectors).queues(add.queues, add.depth).mode(add.mode.into());
+    let (target, mut config) = open(&add.medium, add.mode.into(), add.depth)?;
+    config.info.nr_hw_queues = add.queues;
     config.threads = add.threads;
     config.faults = faults(add.scenario.as_deref())?;
     if let Some(number) = add.number {
@@ -83,13 +96,14 @@ pub(crate) fn recover(
     scenario: Option<&Path>,
     json: bool,
 ) -> Result<()> {
-    let (target, sectors) = open(medium)?;
+    // Of the configuration only the server's part counts; the mode is what the device has.
+    let (target, mut config) = open(medium, DataMode::Copy, 64)?;
+    let sectors = config.params.basic.dev_sectors;
     let has = Control::open()?.params(number)?.basic.dev_sectors;
     anyhow::ensure!(
         sectors == has,
         "device {number} has {has} sectors and the medium {sectors}: give the medium it had"
     );
-    let mut config = Config::disk(sectors);
     config.faults = faults(scenario)?;
     let server = Server::recover(number, &config, target)
         .with_context(|| format!("cannot recover device {number}"))?;

@@ -36,19 +36,24 @@ pub struct Binaries {
     pub agent: PathBuf,
     /// Every test that runs inside the guest.
     pub tests: PathBuf,
+    /// `sensecheck-ublk`, which tests run.
+    pub ublk: PathBuf,
     /// `sensecheck-target`.
     pub target: PathBuf,
 }
 
 /// Builds everything, with cargo's own progress on standard error.
 pub fn build(workspace: &Path) -> Result<Binaries, BuildError> {
-    let guest = ["--profile", "guest", "--target", GUEST_TARGET, "--package", "harness"];
+    let guest = ["--profile", "guest", "--target", GUEST_TARGET];
     let mut command = cargo(workspace);
-    command.args(guest).args(["--bin", "agent", "--test", "guest"]);
+    command.args(guest).args(["--package", "harness", "--bin", "agent", "--test", "guest"]);
+    command.args(["--package", "ublk-tool", "--bin", "sensecheck-ublk"]);
     command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", GUEST_FLAGS);
     let built = executables(command)?;
     let target = daemon(workspace)?;
-    Ok(Binaries { agent: find(&built, "agent")?, tests: find(&built, "guest")?, target })
+    let found = |name| find(&built, name);
+    let (agent, tests, ublk) = (found("agent")?, found("guest")?, found("sensecheck-ublk")?);
+    Ok(Binaries { agent, tests, ublk, target })
 }
 
 /// Builds `sensecheck-target` alone, and returns its path.

@@ -134,9 +134,9 @@ impl Rig {
     }
 
     /// The files that decide results: the executables, and which failures are known.
-    pub fn deciding_files(&self) -> [&Path; 4] {
-        let Binaries { agent, tests, target } = &self.binaries;
-        [agent, tests, target, &self.expectations_path]
+    pub fn deciding_files(&self) -> [&Path; 5] {
+        let Binaries { agent, tests, ublk, target } = &self.binaries;
+        [agent, tests, ublk, target, &self.expectations_path]
     }
 
     /// What getting a kernel takes.
@@ -257,8 +257,8 @@ impl Rig {
 
     fn images(&self, kernel: &Kernel, dir: &Path) -> Result<Images, Error> {
         let manifest = image::Manifest::read(&self.request.workspace)?;
-        let Binaries { agent, tests: binary, .. } = &self.binaries;
-        let ingredients = Ingredients { kernel, agent, tests: binary, extra_modules: &[] };
+        let Binaries { agent, tests: binary, ublk, .. } = &self.binaries;
+        let ingredients = Ingredients { kernel, agent, tests: binary, ublk, extra_modules: &[] };
         let (cache, progress) = (&self.cache, &self.progress);
         let get = |name: &str| {
             let manifest = programs::Manifest::read(&self.request.workspace)?;

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -110,6 +111,9 @@ pub(crate) fn recover(
     serve(server, json)
 }
 
+/// As long as a held request may keep its device.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Serves until a signal, which stops and deletes the device, or until another process has stopped it.
 fn serve(mut server: Server, json: bool) -> Result<()> {
     let number = server.dev_id();
@@ -119,26 +123,39 @@ fn serve(mut server: Server, json: bool) -> Result<()> {
     } else {
         println!("{}", server.block_path().display());
     }
-    let ours = Arc::new(AtomicBool::new(false));
+    let (ours, given_up) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
-    let signalled = ours.clone();
+    let (signalled, impatient, give_up) = (ours.clone(), given_up.clone(), server.give_up());
     thread::spawn(move || {
         for (count, _) in signals.forever().enumerate() {
             if count > 0 {
-                // Somebody is tired of waiting for a request that is held.
-                std::process::exit(1);
+                // Somebody is tired of waiting for a request that is held. Not `exit`: the kernel would wait for the
+                // command that stops the device, which waits for the request, which waits for this process to be gone.
+                impatient.store(true, Ordering::Relaxed);
+                give_up.now();
+                continue;
             }
             signalled.store(true, Ordering::Relaxed);
-            let stopped = Control::open().and_then(|mut control| control.stop(number));
-            if let Err(error) = stopped {
-                eprintln!("error: cannot stop device {number}: {error}");
-                std::process::exit(1);
-            }
+            // Requests may take their time, and the second signal must be seen meanwhile.
+            thread::spawn(move || {
+                let stopped = Control::open().and_then(|mut control| {
+                    control.set_timeout(FOR_EVER);
+                    control.stop(number)
+                });
+                if let Err(error) = stopped {
+                    eprintln!("error: cannot stop device {number}: {error}");
+                    std::process::exit(1);
+                }
+            });
         }
     });
     server.wait()?;
     if ours.load(Ordering::Relaxed) {
         server.delete().context("cannot delete the device")?;
+        anyhow::ensure!(
+            !given_up.load(Ordering::Relaxed),
+            "requests of device {number} were given up, and failed"
+        );
     } else {
         server.leave();
         eprintln!(

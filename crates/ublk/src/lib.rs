@@ -35,7 +35,7 @@ pub use mode::{DataMode, Fallback};
 pub use queue::QueueError;
 pub use raw::{RawCommand, RawQueue, RawReply};
 pub use rustix::io::Errno;
-pub use server::{Config, Server};
+pub use server::{Config, GiveUp, Server};
 pub use target::{
     FileTarget, Hold, Memory, NotHeld, NullTarget, Op, Place, Progress, RamTarget, Request, Target,
     Work, Worker,

@@ -291,6 +291,11 @@ impl Server {
         self.join(None)
     }
 
+    /// What ends the queues from elsewhere, as while [`Server::wait`] waits.
+    pub fn give_up(&self) -> GiveUp {
+        GiveUp(self.abandon.clone())
+    }
+
     /// Removes the block device, waiting for its requests, and ends the queues. The first queue that
     /// had ended in an error is reported.
     pub fn stop(&mut self) -> Result<(), Error> {
@@ -350,6 +355,17 @@ impl Server {
             outcome = outcome.and(result);
         }
         outcome
+    }
+}
+
+/// Ends the queues of a [`Server`], see [`Server::give_up`].
+#[derive(Clone, Debug)]
+pub struct GiveUp(Arc<AtomicBool>);
+
+impl GiveUp {
+    /// Has every queue drop what it has, and close the char device: requests of the server end as they do when it dies.
+    pub fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

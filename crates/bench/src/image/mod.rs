@@ -136,6 +136,8 @@ pub struct Ingredients<'a> {
     pub agent: &'a Path,
     /// Becomes `/bin/guest-tests`.
     pub tests: &'a Path,
+    /// Becomes `/bin/sensecheck-ublk`.
+    pub ublk: &'a Path,
     /// Modules beside the standard ones.
     pub extra_modules: &'a [String],
 }
@@ -148,7 +150,7 @@ pub fn build(
     ingredients: Ingredients<'_>,
     progress: &Progress,
 ) -> Result<Image, Error> {
-    let Ingredients { kernel, agent, tests, extra_modules } = ingredients;
+    let Ingredients { kernel, agent, tests, ublk, extra_modules } = ingredients;
     let parts = module_part(cache, manifest, kernel, extra_modules, progress)?;
     let json = parts.join(CONTENTS);
     let contents = fs::read(&json).map_err(at("read", &json))?;
@@ -157,7 +159,12 @@ pub fn build(
         cache::Error::Io { action: "understand", path: json, source }
     })?;
 
-    let key = digest(&format!("{} {} {}", parts.display(), identity(agent)?, identity(tests)?));
+    let programs = [("init", agent), ("bin/guest-tests", tests), ("bin/sensecheck-ublk", ublk)];
+    let mut made_of = parts.display().to_string();
+    for (_, program) in programs {
+        write!(made_of, " {}", identity(program)?).expect("a String takes all");
+    }
+    let key = digest(&made_of);
     let name = format!("{IMAGES}/guest-{key}.cpio");
     let path = cache.path(&name);
     if path.exists() {
@@ -169,7 +176,7 @@ pub fn build(
     let modules = parts.join(MODULES);
     let mut image = fs::read(&modules).map_err(at("read", &modules))?;
     let mut archive = Archive::new();
-    for (name, program) in [("init", agent), ("bin/guest-tests", tests)] {
+    for (name, program) in programs {
         let content = fs::read(program).map_err(no_program(program))?;
         archive.file(name, 0o755, &content);
     }

@@ -18,16 +18,19 @@ struct Fixture {
     cache: Cache,
     agent: PathBuf,
     tests: PathBuf,
+    ublk: PathBuf,
 }
 
 impl Fixture {
     fn new() -> Fixture {
         let dir = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::at(&dir.path().join("cache")).expect("cache");
-        let (agent, tests) = (dir.path().join("agent"), dir.path().join("tests"));
-        fs::write(&agent, b"the agent").expect("write");
-        fs::write(&tests, b"the tests").expect("write");
-        Fixture { dir, modules: modules::tests::modules_dir(), cache, agent, tests }
+        let [agent, tests, ublk] = ["agent", "tests", "ublk"].map(|name| {
+            let path = dir.path().join(name);
+            fs::write(&path, format!("the {name}")).expect("write");
+            path
+        });
+        Fixture { dir, modules: modules::tests::modules_dir(), cache, agent, tests, ublk }
     }
 
     fn kernel(&self) -> Kernel {
@@ -50,6 +53,7 @@ impl Fixture {
             kernel: &self.kernel(),
             agent: &self.agent,
             tests: &self.tests,
+            ublk: &self.ublk,
             extra_modules: &extra,
         };
         build(&self.cache, &manifest, ingredients, &Progress::quiet()).expect("an image")
@@ -88,6 +92,7 @@ fn image_has_init_tests_console_and_modules_in_order() {
     let entries = read_back(&image.path);
     assert_eq!(entries["init"], (0o100_755, (0, 0), b"the agent".to_vec()));
     assert_eq!(entries["bin/guest-tests"], (0o100_755, (0, 0), b"the tests".to_vec()));
+    assert_eq!(entries["bin/sensecheck-ublk"].2, b"the ublk");
     assert_eq!(entries["dev/console"], (0o020_600, (5, 1), Vec::new()));
     assert_eq!(entries["dev"].0, 0o040_755);
     assert!(entries["modules/scsi_mod.ko"].2.starts_with(b"\x7fELF"));
@@ -136,6 +141,7 @@ fn absent_program_is_named() {
         kernel: &fixture.kernel(),
         agent: &fixture.agent,
         tests: &fixture.tests,
+        ublk: &fixture.ublk,
         extra_modules: &[],
     };
     let built = build(&fixture.cache, &manifest, ingredients, &Progress::quiet());
@@ -163,8 +169,9 @@ fn programs_are_in_the_images_of_those_who_need_them() {
         _ => Err(programs::Error::UnknownSet { name: name.into(), known: vec!["tools".into()] }),
     };
     let kernel = fixture.kernel();
-    let (agent, binary) = (&fixture.agent, &fixture.tests);
-    let ingredients = Ingredients { kernel: &kernel, agent, tests: binary, extra_modules: &[] };
+    let Fixture { agent, tests: binary, ublk, .. } = &fixture;
+    let ingredients =
+        Ingredients { kernel: &kernel, agent, tests: binary, ublk, extra_modules: &[] };
     let manifest = Manifest { directories: vec!["bin".into()], modules: vec![], devices: vec![] };
     let quiet = Progress::quiet();
     let images = Images::build(

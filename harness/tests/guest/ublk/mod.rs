@@ -8,6 +8,7 @@ mod flags;
 mod lifecycle;
 mod modes;
 mod privilege;
+mod program;
 mod protocol;
 mod raw;
 mod recorder;

@@ -40,4 +40,5 @@ pub use target::{
     FileTarget, Hold, Memory, NotHeld, NullTarget, Op, Place, Progress, RamTarget, Request, Target,
     Work, Worker,
 };
+pub use transfer::FixedTransfer;
 pub use uring_cmd::{Buffer, Cqe, CqeSize, Operation, Pointer, Region, Shape, SqeSize};

@@ -9,13 +9,14 @@ use std::{
 };
 
 use rustix::io::Errno;
-use uring_cmd::{CqeSize, Pointer, Ring, Shape, SqeSize, WaitError};
+use uring_cmd::{CqeSize, Either, Pointer, Ring, Shape, SqeSize, WaitError};
 
 use crate::{
     command::{Command, Payload},
     control::open,
     descriptors::{Descriptors, probe},
     error::Error,
+    transfer::FixedTransfer,
     uapi::{IoCmd, IoDesc},
 };
 
@@ -75,7 +76,7 @@ impl RawReply {
 /// that dies.
 #[derive(Debug)]
 pub struct RawQueue {
-    ring: Ring<Command>,
+    ring: Ring<Either<Command, FixedTransfer>>,
     device: Arc<File>,
     next_token: u64,
     early: VecDeque<(u64, RawReply)>,
@@ -132,7 +133,17 @@ impl RawQueue {
             sqe_addr,
             user_data: self.next_token,
         };
-        let token = self.ring.push(command).map_err(|refused| refused.kind)?;
+        self.submit(Either::First(command))
+    }
+
+    /// Submits a move of data of a request that is registered with this ring, and returns its token.
+    pub fn begin_transfer(&mut self, transfer: FixedTransfer) -> Result<u64, Error> {
+        let transfer = FixedTransfer { user_data: self.next_token, ..transfer };
+        self.submit(Either::Second(transfer))
+    }
+
+    fn submit(&mut self, operation: Either<Command, FixedTransfer>) -> Result<u64, Error> {
+        let token = self.ring.push(operation).map_err(|refused| refused.kind)?;
         self.next_token += 1;
         self.ring.submit().map_err(Error::Submit)?;
         Ok(token)
@@ -149,7 +160,10 @@ impl RawQueue {
                 Err(WaitError::Deadline { .. }) => return Ok(None),
                 Err(source) => return Err(Error::Wait { command: "queue command", source }),
             };
-            let memory = done.operation.ok_or(Error::Stray(done.cqe))?.memory;
+            let memory = match done.operation.ok_or(Error::Stray(done.cqe))? {
+                Either::First(command) => command.memory,
+                Either::Second(_) => Pointer::Null,
+            };
             let reply = RawReply { res: done.cqe.res, memory };
             match done.cqe.user_data == token {
                 true => return Ok(Some(reply)),

@@ -77,3 +77,63 @@ unsafe impl Operation for Working {
         Sqe { user_data: self.user_data, ..self.work.sqe() }
     }
 }
+
+/// A move of bytes between a file, or a pipe, and the data of a request that the driver has registered with a ring whose
+/// table has no memory of the process: [`crate::RawQueue::make_table`]. Every number goes to the kernel as it is.
+#[derive(Debug)]
+pub struct FixedTransfer {
+    /// Where bytes come from or go to.
+    pub file: Arc<File>,
+    /// Place in the file, in bytes; a pipe has none.
+    pub file_offset: u64,
+    /// `IORING_OP_WRITE_FIXED`; otherwise `IORING_OP_READ_FIXED`.
+    pub to_file: bool,
+    /// Slot of the ring's table.
+    pub index: u16,
+    /// First byte in the data of the request.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u32,
+    pub(crate) user_data: u64,
+}
+
+impl FixedTransfer {
+    /// `len` bytes from the beginning of buffer `index`, to the beginning of the file.
+    pub fn to(file: &Arc<File>, index: u16, len: u32) -> Self {
+        let file = Arc::clone(file);
+        FixedTransfer { file, file_offset: 0, to_file: true, index, offset: 0, len, user_data: 0 }
+    }
+
+    /// The other way.
+    pub fn from(file: &Arc<File>, index: u16, len: u32) -> Self {
+        FixedTransfer { to_file: false, ..Self::to(file, index, len) }
+    }
+
+    /// The same, at this byte of the request.
+    #[must_use]
+    pub fn at(self, offset: u64) -> Self {
+        FixedTransfer { offset, ..self }
+    }
+}
+
+// SAFETY: the address in the entry is an offset in data of a driver: the tables of the rings this is pushed to hold no
+// memory of the process, so that the kernel takes it for nothing else. `file` keeps the descriptor open.
+unsafe impl Operation for FixedTransfer {
+    fn sqe(&mut self) -> Sqe {
+        let [o0, o1, o2, o3, o4, o5, o6, o7] = self.file_offset.to_le_bytes();
+        Sqe {
+            opcode: if self.to_file { OP_WRITE_FIXED } else { OP_READ_FIXED },
+            fd: self.file.as_raw_fd(),
+            cmd_op: u32::from_le_bytes([o0, o1, o2, o3]),
+            pad1: u32::from_le_bytes([o4, o5, o6, o7]),
+            addr: self.offset,
+            len: self.len,
+            buf_index: self.index,
+            user_data: self.user_data,
+            ..Sqe::zeroed()
+        }
+    }
+
+    /// Lets go of everything: there is no memory of the process.
+    fn abandon(self) {}
+}

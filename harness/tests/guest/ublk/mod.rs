@@ -9,6 +9,7 @@ mod lifecycle;
 mod modes;
 mod privilege;
 mod program;
+mod promises;
 mod protocol;
 mod raw;
 mod recorder;

@@ -20,18 +20,18 @@ use ublk::{
 use super::{modes::SINCE_7_0, recorder::unscanned};
 
 /// UBLK_U_IO_* (include/uapi/linux/ublk_cmd.h).
-const FETCH: u32 = 0xc010_7520;
-const COMMIT: u32 = 0xc010_7521;
-const NEED_GET_DATA: u32 = 0xc010_7522;
-const REGISTER: u32 = 0xc010_7523;
-const UNREGISTER: u32 = 0xc010_7524;
+pub(crate) const FETCH: u32 = 0xc010_7520;
+pub(crate) const COMMIT: u32 = 0xc010_7521;
+pub(crate) const NEED_GET_DATA: u32 = 0xc010_7522;
+pub(crate) const REGISTER: u32 = 0xc010_7523;
+pub(crate) const UNREGISTER: u32 = 0xc010_7524;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// How long a command that the driver keeps is waited for.
-const MOMENT: Duration = Duration::from_millis(20);
+pub(crate) const MOMENT: Duration = Duration::from_millis(20);
 
 /// A device with parameters that nobody has started, and its char device. One queue.
-fn device(mode: DataMode, depth: u16) -> (UblkDevice, RawQueue) {
+pub(crate) fn device(mode: DataMode, depth: u16) -> (UblkDevice, RawQueue) {
     let config = unscanned(64).mode(mode).queues(1, depth);
     let mut device = UblkDevice::add(&config.info);
     let id = device.id();
@@ -39,17 +39,17 @@ fn device(mode: DataMode, depth: u16) -> (UblkDevice, RawQueue) {
     (device, RawQueue::open(id).expect("the char device opens"))
 }
 
-fn buffer() -> Pointer {
+pub(crate) fn buffer() -> Pointer {
     Buffer::zeroed(512 << 10).expect("memory").into()
 }
 
 /// What the driver says at once; `None` if it keeps the command.
 #[track_caller]
-fn say(queue: &mut RawQueue, command: RawCommand) -> Option<Result<i32, Errno>> {
+pub(crate) fn say(queue: &mut RawQueue, command: RawCommand) -> Option<Result<i32, Errno>> {
     queue.exchange(command, MOMENT).expect("submitted").map(|reply| reply.result())
 }
 
-fn fetch(tag: u16) -> RawCommand {
+pub(crate) fn fetch(tag: u16) -> RawCommand {
     RawCommand::new(FETCH, 0, tag).memory(buffer())
 }
 
@@ -215,15 +215,15 @@ fn descriptors_are_mapped_whole_and_read_only() {
 }
 
 /// A device with one tag, whose one request has been delivered to the test.
-struct Delivered {
-    queue: RawQueue,
-    device: UblkDevice,
-    client: Receiver<std::io::Result<Vec<u8>>>,
-    memory: Pointer,
+pub(crate) struct Delivered {
+    pub(crate) queue: RawQueue,
+    pub(crate) device: UblkDevice,
+    pub(crate) client: Receiver<std::io::Result<Vec<u8>>>,
+    pub(crate) memory: Pointer,
 }
 
 /// Starts the device and has an application ask for one sector at 8; 0xa5 if it writes.
-fn deliver(mode: DataMode, write: bool) -> Delivered {
+pub(crate) fn deliver(mode: DataMode, write: bool) -> Delivered {
     let (mut device, mut queue) = device(mode, 1);
     queue.make_table(2).expect("a table");
     let memory = if mode == DataMode::Copy { buffer() } else { Pointer::Null };
@@ -249,7 +249,7 @@ fn deliver(mode: DataMode, write: bool) -> Delivered {
 
 impl Delivered {
     /// Commits the request, and returns what the application got.
-    fn end(mut self, result: i32) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn end(mut self, result: i32) -> std::io::Result<Vec<u8>> {
         let memory = std::mem::take(&mut self.memory);
         let commit = RawCommand { result, ..RawCommand::new(COMMIT, 0, 0).memory(memory) };
         assert_eq!(say(&mut self.queue, commit), None, "the driver keeps the commit, as a fetch");

@@ -24,7 +24,7 @@ enum Part {
     Tcg,
     /// The guest tests on kernels that are built here: `source` and `patched`.
     Kernels,
-    /// The guest tests with two thousand cases for each property.
+    /// The guest tests with two thousand cases for each property, and those that take long.
     Nightly,
     /// What `cargo xtask test` does.
     All,
@@ -37,11 +37,14 @@ const BUILT: &[Step] = &[
 ];
 
 /// What takes longer than anybody waits for.
-const NIGHTLY: &[Step] = &[Step {
-    name: "many cases",
-    place: Place::Guest,
-    run: || guest_tests(&["--cases", "2000"], "nightly"),
-}];
+const NIGHTLY: &[Step] = &[
+    Step {
+        name: "many cases",
+        place: Place::Guest,
+        run: || guest_tests(&["--cases", "2000"], "nightly"),
+    },
+    Step { name: "long tests", place: Place::Guest, run: || guest_tests(&["long::"], "long") },
+];
 
 pub(crate) fn run(args: &Args) -> u8 {
     let at = |place| STEPS.iter().filter(move |step| step.place == place).copied();

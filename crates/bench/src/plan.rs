@@ -17,9 +17,9 @@ use crate::{
 };
 use kernel::Kernel;
 
-/// Tests below these modules are no tests of a kernel: planted defects for the bench's test of itself, and
-/// measurements.
-const APART: [&str; 2] = ["planted::", "measured::"];
+/// Tests below these modules run when they are called for: planted defects, for the bench's test of itself, and
+/// measurements, which are no tests of a kernel; and what takes long.
+const APART: [&str; 3] = ["planted::", "measured::", "long::"];
 
 /// libtest's name of the test that writes the declarations.
 const MANIFEST: &str = "manifest";

@@ -5,6 +5,7 @@
 mod bridge;
 mod bsg;
 mod laws;
+mod long;
 mod measured;
 mod needs;
 mod planted;

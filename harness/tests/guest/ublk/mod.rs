@@ -1,18 +1,20 @@
 //! Userspace block devices.
 
+mod answers;
 mod control;
 mod data;
 mod death;
 mod faults;
 mod flags;
 mod lifecycle;
-mod modes;
+pub(crate) mod modes;
 mod privilege;
 mod program;
 mod promises;
-mod protocol;
+pub(crate) mod protocol;
 mod raw;
-mod recorder;
+pub(crate) mod recorder;
 mod recovery;
 mod results;
 mod shared;
+mod shared_data;

@@ -1,0 +1,5 @@
+//! Tests that take longer than an ordinary run may: `cargo xtask ci nightly` runs them, and who calls them by name
+//! (`long::`).
+
+mod cycles;
+mod deadlock;

@@ -135,6 +135,7 @@ mod tests {
 
     fn entry(fetched_us: u64, completed_us: u64, residual: u32) -> JournalEntry {
         JournalEntry {
+            arrival: 0,
             fetched_us,
             completed_us,
             tag: 0,

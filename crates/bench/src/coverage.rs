@@ -35,6 +35,7 @@ mod report;
 mod run;
 #[cfg(test)]
 mod tests;
+mod unreachable;
 
 use std::{
     io,
@@ -52,6 +53,7 @@ pub use self::{
     recorder::{BOOT, Recorder},
     report::{Report, Wish},
     run::{Request, run},
+    unreachable::Unreachable,
 };
 
 /// The files a run is measured by if the user names none: what this project tests.
@@ -74,6 +76,8 @@ pub enum Error {
     Kernel(#[from] kernel::Error),
     #[error(transparent)]
     Debug(#[from] kernel::debug_info::Error),
+    #[error("{}: {detail}; correct the file", path.display())]
+    Unreachable { path: PathBuf, detail: String },
     #[error(
         "{}: {source}; the run's directory was removed or damaged while it ran, run it again",
         path.display()

@@ -13,7 +13,7 @@ use std::{
 
 use host::cache::{self, at};
 
-pub use self::edit::{Edit, EditError};
+pub use self::edit::{Edit, EditError, lines_of};
 use crate::{
     Error, Kernel,
     build::{self, Build, Configuration},

@@ -8,7 +8,10 @@ use std::{
 
 use kernel::debug_info::{DebugFiles, DebugInfo};
 
-use super::{Coverage, DEFAULT_FILES, Error, FileCoverage, errno, lcov, listing, measure};
+use super::{
+    Coverage, DEFAULT_FILES, Error, FileCoverage, Unreachable, errno, lcov, listing, measure,
+    unreachable::OfFile,
+};
 
 /// What the user wants to see.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +52,8 @@ pub(super) struct Measured {
     pub(super) errors: BTreeMap<u32, Option<String>>,
     /// Lines that hand out an error code and have no instruction of their own.
     pub(super) errors_without_code: BTreeSet<u32>,
+    /// Lines that cannot be reached.
+    pub(super) unreachable: OfFile,
 }
 
 impl Report {
@@ -56,6 +61,7 @@ impl Report {
     pub fn of(
         run: &Coverage,
         wish: &Wish,
+        unreachable: &Unreachable,
         debug: DebugFiles,
         kernel: &str,
     ) -> Result<Report, Error> {
@@ -75,7 +81,8 @@ impl Report {
             let text = lcov::tracefile(&files, place);
             fs::write(path, text).map_err(|source| Error::Lcov { path: path.clone(), source })?;
         }
-        let files = files.into_iter().map(|file| Measured::new(file, source.as_deref()));
+        let files = files.into_iter();
+        let files = files.map(|file| Measured::new(file, source.as_deref(), unreachable));
         Ok(Report { files: files.collect(), lost, is_listed: !wish.files.is_empty() })
     }
 
@@ -102,7 +109,7 @@ impl Report {
 }
 
 impl Measured {
-    fn new(coverage: FileCoverage, root: Option<&Path>) -> Measured {
+    fn new(coverage: FileCoverage, root: Option<&Path>, list: &Unreachable) -> Measured {
         let source = root.and_then(|root| fs::read_to_string(root.join(&coverage.path)).ok());
         let text = source.as_deref().unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -115,7 +122,16 @@ impl Measured {
                 None => drop(errors_without_code.insert(number)),
             }
         }
+        let unreachable = match &source {
+            Some(text) => list.of(&coverage.path, text),
+            None => OfFile::default(),
+        };
         let source = source.as_ref().map(|text| text.lines().map(str::to_owned).collect());
-        Measured { coverage, source, errors, errors_without_code }
+        Measured { coverage, source, errors, errors_without_code, unreachable }
+    }
+
+    /// Why a line cannot be reached, if so.
+    pub(super) fn reason(&self, line: u32) -> Option<&str> {
+        self.unreachable.reasons.get(&line).map(String::as_str)
     }
 }

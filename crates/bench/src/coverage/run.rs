@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use kernel::request::{self, Wanted};
 
-use super::{Coverage, Error, Report, Wish, build_plugin};
+use super::{Coverage, Error, Report, Unreachable, Wish, build_plugin};
 use crate::{
     exit, outcome,
     rig::{self, Rig},
@@ -24,6 +24,7 @@ pub struct Request {
 /// Does it, and returns the exit code: that of the tests.
 pub fn run(request: &Request) -> Result<u8, Error> {
     let start = Instant::now();
+    let unreachable = Unreachable::read(&request.rig.workspace)?;
     let mut rig = Rig::new(&request.rig)?;
     rig.begin()?;
     let coverage = Coverage::new(build_plugin(&request.rig.workspace)?);
@@ -39,7 +40,7 @@ pub fn run(request: &Request) -> Result<u8, Error> {
         return Ok(exit::INTERRUPTED);
     }
     let stage = Instant::now();
-    let report = Report::of(&coverage, &request.wish, debug, &kernel.name)?;
+    let report = Report::of(&coverage, &request.wish, &unreachable, debug, &kernel.name)?;
     rig.terminal.stage("coverage", stage.elapsed(), "");
     rig.terminal.text(&report.text());
     rig.terminal.summary(&results.records, start.elapsed());

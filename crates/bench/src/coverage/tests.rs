@@ -102,7 +102,13 @@ impl Bench {
 
     fn report(&self, files: &[&str], lcov: Option<PathBuf>) -> Result<Report, Error> {
         let files = files.iter().map(ToString::to_string).collect();
-        Report::of(&self.coverage, &Wish { files, lcov }, self.files(), "k")
+        Report::of(
+            &self.coverage,
+            &Wish { files, lcov },
+            &Unreachable::default(),
+            self.files(),
+            "k",
+        )
     }
 }
 

@@ -3,7 +3,11 @@
 //! It must not know kernels, only the coding style they are written in: the braces of a function stand
 //! alone at the beginning of a line.
 
-use std::{fs, io, ops::Range, path::Path};
+use std::{
+    fs, io,
+    ops::{Range, RangeInclusive},
+    path::Path,
+};
 
 /// A change of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,19 +70,11 @@ pub enum EditError {
 impl Edit {
     /// The file's text after the change.
     pub fn apply(&self, text: &str) -> Result<String, EditError> {
-        let (file, function, find) = (self.file.clone(), self.function.clone(), self.find.clone());
         if self.find == self.replace {
-            return Err(EditError::Same { file, function, find });
+            let (file, function) = (self.file.clone(), self.function.clone());
+            return Err(EditError::Same { file, function, find: self.find.clone() });
         }
-        let definitions = definitions(text, &self.function);
-        let [definition] = definitions.as_slice() else {
-            return Err(EditError::Function { file, function, count: definitions.len() });
-        };
-        let places: Vec<usize> = places(&text[definition.clone()], &self.find);
-        let [place] = places.as_slice() else {
-            return Err(EditError::Text { file, function, find, count: places.len() });
-        };
-        let start = definition.start + place;
+        let start = place(text, &self.file, &self.function, &self.find)?;
         let (before, after) = (&text[..start], &text[start + self.find.len()..]);
         Ok([before, &self.replace, after].concat())
     }
@@ -89,6 +85,34 @@ impl Edit {
         let text = read.map_err(|source| EditError::Read { file: self.file.clone(), source })?;
         self.apply(&text).map(drop)
     }
+}
+
+/// The lines, from 1, of text that is in a function of a file exactly once.
+pub fn lines_of(
+    text: &str,
+    file: &str,
+    function: &str,
+    find: &str,
+) -> Result<RangeInclusive<usize>, EditError> {
+    let start = place(text, file, function, find)?;
+    let lines_to = |end: usize| 1 + text[..end].matches('\n').count();
+    Ok(lines_to(start)..=lines_to(start + find.trim_end().len()))
+}
+
+/// Where text is in a function of a file that has it exactly once.
+fn place(text: &str, file: &str, function: &str, find: &str) -> Result<usize, EditError> {
+    let owned = || (file.to_owned(), function.to_owned());
+    let definitions = definitions(text, function);
+    let [definition] = definitions.as_slice() else {
+        let (file, function) = owned();
+        return Err(EditError::Function { file, function, count: definitions.len() });
+    };
+    let places = places(&text[definition.clone()], find);
+    let [place] = places.as_slice() else {
+        let (file, function) = owned();
+        return Err(EditError::Text { file, function, find: find.to_owned(), count: places.len() });
+    };
+    Ok(definition.start + place)
 }
 
 /// Where `wanted` is in `text`, overlaps included. Nothing is nowhere.
@@ -170,6 +194,15 @@ static const struct ops ops = {
     fn edit(function: &str, find: &str, replace: &str) -> Edit {
         let [function, find, replace] = [function, find, replace].map(str::to_owned);
         Edit { file: "a.c".to_owned(), function, find, replace }
+    }
+
+    #[test]
+    fn lines_are_those_the_text_stands_in() {
+        let lines = |find: &str| lines_of(TEXT, "a.c", "twice", find).expect("once");
+        assert_eq!(lines("if (a < 0) {"), 13..=13);
+        assert_eq!(lines("\t\treturn twice(-a, b);\n\t}\n"), 14..=15);
+        let missing = lines_of(TEXT, "a.c", "half", "return a + a;").expect_err("of another");
+        assert_eq!(missing.to_string(), "a.c: half has \"return a + a;\" 0 times, not once");
     }
 
     #[test]

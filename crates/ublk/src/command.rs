@@ -3,10 +3,13 @@
 
 use std::{fs::File, mem, os::fd::AsRawFd, sync::Arc};
 
-use uring_cmd::{Operation, Pointer, Sqe};
+use uring_cmd::{
+    Operation, Pointer, Region, Sqe,
+    sqe::{CMD_MULTISHOT, SQE_BUFFER_SELECT},
+};
 use zerocopy::IntoBytes;
 
-use crate::uapi::{CtrlCmd, IoCmd, io};
+use crate::uapi::{BatchIo, CtrlCmd, IoCmd, io};
 
 /// The payload of a command.
 #[derive(Clone, Copy, Debug)]
@@ -110,4 +113,74 @@ unsafe impl Operation for QueueCommand {
 
     /// Lets go of everything: there is no memory.
     fn abandon(self) {}
+}
+
+/// `IORING_OP_PROVIDE_BUFFERS`.
+const OP_PROVIDE_BUFFERS: u8 = 31;
+
+/// A command of a device with [`crate::Features::BATCH_IO`], or what goes with it.
+#[derive(Debug)]
+pub(crate) enum BatchCommand {
+    /// A command with a header.
+    Command {
+        file: Arc<File>,
+        cmd_op: u32,
+        header: BatchIo,
+        /// What `sqe.addr` says.
+        elements: Pointer,
+        /// Answers more than once.
+        multishot: bool,
+        /// Group of provided buffers.
+        group: u16,
+        user_data: u64,
+    },
+    /// Buffers of two bytes for each of so many tags, one after the other in a region.
+    Provide { region: Arc<Region>, buffers: u16, len: u32, group: u16, user_data: u64 },
+}
+
+// SAFETY: the only address of a command is that of `elements`, as for `Command`; those in the elements are of memory that
+// is never freed (`raw_batch.rs`). The memory of provided buffers is never freed either: the kernel writes there for
+// as long as the ring lives.
+unsafe impl Operation for BatchCommand {
+    fn sqe(&mut self) -> Sqe {
+        match self {
+            BatchCommand::Command {
+                file,
+                cmd_op,
+                header,
+                elements,
+                multishot,
+                group,
+                user_data,
+            } => {
+                let sqe = Sqe::uring_cmd(file.as_raw_fd(), *cmd_op, header.as_bytes(), *user_data);
+                let (flags, command_flags) = match multishot {
+                    true => (SQE_BUFFER_SELECT, CMD_MULTISHOT),
+                    false => (0, 0),
+                };
+                let addr = elements.address();
+                Sqe { addr, flags, uring_cmd_flags: command_flags, buf_index: *group, ..sqe }
+            }
+            BatchCommand::Provide { region, buffers, len, group, user_data } => {
+                assert!(region.len() >= usize::from(*buffers) * *len as usize, "they are in it");
+                mem::forget(region.clone());
+                Sqe {
+                    opcode: OP_PROVIDE_BUFFERS,
+                    fd: (*buffers).into(),
+                    addr: region.address(),
+                    len: *len,
+                    buf_index: *group,
+                    user_data: *user_data,
+                    ..Sqe::zeroed()
+                }
+            }
+        }
+    }
+
+    /// Leaks the elements, and lets go of the file.
+    fn abandon(self) {
+        if let BatchCommand::Command { elements, .. } = self {
+            mem::forget(elements);
+        }
+    }
 }

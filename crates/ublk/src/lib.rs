@@ -20,6 +20,7 @@ mod features;
 mod mode;
 mod queue;
 mod raw;
+mod raw_batch;
 pub mod server;
 pub mod target;
 #[expect(unsafe_code, reason = "the promise a ring asks for about memory")]
@@ -34,6 +35,7 @@ pub use features::Features;
 pub use mode::{DataMode, Fallback};
 pub use queue::QueueError;
 pub use raw::{RawCommand, RawQueue, RawReply};
+pub use raw_batch::{BatchQueue, BatchReply, Element};
 pub use rustix::io::Errno;
 pub use server::{Config, GiveUp, Server};
 pub use target::{

@@ -23,6 +23,7 @@ use ublk_fault::{Effect, OpName, Rule, When};
 use zerocopy::IntoBytes;
 
 use crate::ublk::{
+    killed::{Fate, Point, kill_at, serve_to_the_point},
     protocol::{DEADLINE, MOMENT},
     recorder::{Recorder, unscanned},
 };
@@ -89,4 +90,15 @@ fn registration_of_memory_does_not_keep_the_next_server_out() {
     let server = Server::recover(id, &shared_reissue(), target).expect("recovered");
     client.join().expect("no panic").expect("written");
     server.delete().expect("deleted");
+}
+
+/// A request that is committed with its data registered still is done when the data is let go; by the death of the server
+/// as well, which lets go of everything.
+#[rstest]
+fn committed_request_of_a_killed_server_is_done(#[values(Fate::Gone, Fate::Waits)] fate: Fate) {
+    declare!(Contract, SHARED_AND_ALONE);
+    if child::role().is_some() {
+        serve_to_the_point();
+    }
+    kill_at(Point::Committed, fate);
 }

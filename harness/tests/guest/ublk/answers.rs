@@ -28,7 +28,7 @@ use ublk::{
 
 use super::{
     modes::SINCE_7_0,
-    protocol::{COMMIT, DEADLINE, FETCH, MOMENT, NEED_GET_DATA, buffer, device, fetch, say},
+    protocol::{COMMIT, DEADLINE, FETCH, MOMENT, NEED_GET_DATA, buffer, close, device, fetch, say},
     recorder::{Recorder, unscanned},
 };
 
@@ -281,7 +281,6 @@ const TWO_CPUS: Needs = Needs { own_vm: true, cpus: Some(2), ..SINCE_7_0 };
 /// A server that loses its ring in the middle of a recovery, with one queue ready and the other not: requests wait for the
 /// next server, on the first queue as well.
 #[rstest]
-#[expect(clippy::disallowed_methods, reason = "nothing tells that the kernel is done with a ring")]
 fn ring_lost_in_the_middle_of_recovery_keeps_requests_waiting() {
     declare!(Contract, TWO_CPUS);
     let target = Arc::new(Recorder::new(64));
@@ -299,8 +298,7 @@ fn ring_lost_in_the_middle_of_recovery_keeps_requests_waiting() {
     let mut queue = RawQueue::open(id).expect("opened");
     let open = queue.another().expect("a ring that keeps the char device open");
     assert_eq!(say(&mut queue, fetch(0)), None);
-    drop(queue);
-    thread::sleep(Duration::from_millis(200));
+    close(queue);
     let (send, read) = channel();
     thread::spawn(move || {
         let mut cpus = rustix::thread::CpuSet::new();

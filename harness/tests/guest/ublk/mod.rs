@@ -1,11 +1,13 @@
 //! Userspace block devices.
 
 mod answers;
+mod batch;
 mod control;
 mod data;
 mod death;
 mod faults;
 mod flags;
+pub(crate) mod killed;
 mod lifecycle;
 pub(crate) mod modes;
 mod privilege;

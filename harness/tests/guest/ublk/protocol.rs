@@ -43,6 +43,15 @@ pub(crate) fn buffer() -> Pointer {
     Buffer::zeroed(512 << 10).expect("memory").into()
 }
 
+/// Closes a ring and gives the kernel time to come to its end. Nothing tells when it has; what was fetched has gone back
+/// then.
+pub(crate) fn close(queue: RawQueue) {
+    let (begin, enough) = (Instant::now(), Duration::from_millis(200));
+    drop(queue);
+    let over = || (begin.elapsed() >= enough).then_some(());
+    wait::until(DEADLINE, "a moment", over).unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// What the driver says at once; `None` if it keeps the command.
 #[track_caller]
 pub(crate) fn say(queue: &mut RawQueue, command: RawCommand) -> Option<Result<i32, Errno>> {

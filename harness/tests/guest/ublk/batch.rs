@@ -1,0 +1,475 @@
+//! UBLK_F_BATCH_IO: one command for many tags (include/uapi/linux/ublk_cmd.h; Documentation/block/ublk.rst).
+
+use std::{
+    os::unix::fs::FileExt,
+    process,
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bsg::Access;
+use harness::{BlockDevice, UblkDevice, declare, wait};
+use rstest::rstest;
+use ublk::{BatchQueue, DataMode, Element, Errno, Features, RawCommand, RawQueue, uapi::BatchIo};
+
+use super::{
+    modes::SINCE_7_0,
+    protocol::{COMMIT, DEADLINE, FETCH, MOMENT, REGISTER, UNREGISTER, say},
+    recorder::{pattern, unscanned},
+};
+
+/// UBLK_U_IO_*_IO_CMDS.
+const PREP: u32 = 0xc010_7525;
+const COMMIT_MANY: u32 = 0xc010_7526;
+const FETCH_MANY: u32 = 0xc010_7527;
+
+/// UBLK_BATCH_F_*.
+const HAS_ZONE_LBA: u16 = 1;
+const HAS_BUF_ADDR: u16 = 2;
+const FALLBACK: u16 = 4;
+
+const DEPTH: u16 = 4;
+const BUFFER_LEN: usize = 64 << 10;
+
+fn header(flags: u16, nr_elem: u16) -> BatchIo {
+    let elem_bytes = match flags & (HAS_ZONE_LBA | HAS_BUF_ADDR) {
+        0 => 8,
+        3 => 24,
+        _ => 16,
+    };
+    BatchIo { q_id: 0, flags, nr_elem, elem_bytes, reserved: 0, reserved2: 0 }
+}
+
+/// What a fetch says: two bytes for each tag.
+fn fetching() -> BatchIo {
+    BatchIo { elem_bytes: 2, ..header(0, 0) }
+}
+
+fn elements(tags: &[u16], result: i32) -> Vec<Element> {
+    let element =
+        |tag: &u16| Element { tag: *tag, buf_index: *tag, result, lends: true, zone_lba: 0 };
+    tags.iter().map(element).collect()
+}
+
+/// A device with parameters, and its queue, of which nothing is prepared.
+struct Batch {
+    queue: BatchQueue,
+    device: UblkDevice,
+    flags: u16,
+}
+
+impl Batch {
+    fn new(mode: DataMode, features: Features) -> Self {
+        let mut config =
+            unscanned(64).mode(mode).with(Features::BATCH_IO | features).queues(1, DEPTH);
+        config.info.max_io_buf_bytes = 64 << 10;
+        config.params.basic.max_sectors = 128;
+        let mut device = UblkDevice::add(&config.info);
+        let id = device.id();
+        device.control().set_params(id, &config.params).expect("SET_PARAMS");
+        let queue = Batch::open(id);
+        let flags = if mode == DataMode::Copy { HAS_BUF_ADDR } else { 0 };
+        Batch { queue, device, flags }
+    }
+
+    #[track_caller]
+    fn open(id: u32) -> BatchQueue {
+        let open = || BatchQueue::open(id, DEPTH, BUFFER_LEN).ok();
+        let mut queue = wait::until(DEADLINE, "the char device", open).expect("opened");
+        queue.make_table(DEPTH.into()).expect("a table");
+        queue
+    }
+
+    /// What the driver says at once; `None` if it keeps the command.
+    #[track_caller]
+    fn say(
+        &mut self,
+        op: u32,
+        header: BatchIo,
+        elements: &[Element],
+    ) -> Option<Result<i32, Errno>> {
+        let token = self.queue.begin(op, header, elements).expect("submitted");
+        self.queue.finish(token, Instant::now() + MOMENT).expect("no error").map(|r| r.result())
+    }
+
+    #[track_caller]
+    fn prep(&mut self, tags: &[u16]) -> Option<Result<i32, Errno>> {
+        let count = u16::try_from(tags.len()).expect("few");
+        let header = header(self.flags, count);
+        self.say(PREP, header, &elements(tags, 0))
+    }
+
+    #[track_caller]
+    fn commit(&mut self, tags: &[u16], result: i32) -> Option<Result<i32, Errno>> {
+        let count = u16::try_from(tags.len()).expect("few");
+        let header = header(self.flags, count);
+        self.say(COMMIT_MANY, header, &elements(tags, result))
+    }
+
+    /// Fetches with a group of buffers for so many tags each.
+    #[track_caller]
+    fn fetch(&mut self, buffers: u16, tags: u32) -> u64 {
+        let provided = self.queue.provide(buffers, 2 * tags, Instant::now() + DEADLINE);
+        provided.expect("provided");
+        let group = self.queue.groups() - 1;
+        self.queue.begin_multishot(FETCH_MANY, fetching(), group).expect("submitted")
+    }
+
+    /// Prepares everything, and starts the device.
+    #[track_caller]
+    fn start(&mut self) -> u64 {
+        assert_eq!(self.prep(&[0, 1, 2, 3]), Some(Ok(0)));
+        let fetch = self.fetch(8, 4);
+        let id = self.device.id();
+        self.device.control().start(id).expect("START_DEV");
+        fetch
+    }
+
+    /// The tags a fetch brings next.
+    #[track_caller]
+    fn next(&mut self, fetch: u64) -> Vec<u16> {
+        let reply = self.queue.finish(fetch, Instant::now() + DEADLINE).expect("no error");
+        let reply = reply.expect("tags come");
+        assert!(
+            reply.more && reply.res == 2 * i32::try_from(reply.tags.len()).expect("few"),
+            "{reply:?}"
+        );
+        reply.tags
+    }
+
+    /// Does something with the disk on a thread of its own.
+    fn beside<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&BlockDevice) -> T + Send + 'static,
+    ) -> Receiver<T> {
+        let path = self.device.block_path();
+        let (send, result) = channel();
+        thread::spawn(move || {
+            let disk = BlockDevice::open(&path, Access::ReadWrite);
+            let outcome = act(&disk);
+            drop(disk);
+            let _over = send.send(outcome);
+        });
+        result
+    }
+
+    /// Whoever waits for the device is given up.
+    fn end(self) {
+        drop(self.queue);
+        self.device.delete();
+    }
+}
+
+/// Data arrives and comes back where the driver copies, and where the server does.
+#[rstest]
+fn batch_of_tags_is_served(#[values(DataMode::Copy, DataMode::UserCopy)] mode: DataMode) {
+    declare!(Contract, SINCE_7_0);
+    const DATA: u64 = 0x8000_0000;
+    let mut batch = Batch::new(mode, Features::empty());
+    let fetch = batch.start();
+    let data = pattern(8, 8, 5);
+    let sent = data.clone();
+    let written = batch.beside(move |disk| disk.write(8 * 512, &sent));
+    let tags = batch.next(fetch);
+    assert_eq!(tags.len(), 1);
+    let (tag, at) = (tags[0], DATA + (u64::from(tags[0]) << 25));
+    let descriptor = batch.queue.descriptor(0, DEPTH, tag).expect("mapped");
+    assert_eq!((descriptor.op_flags & 0xff, descriptor.start_sector), (1, 8));
+    let mut got = vec![0; 4096];
+    match mode {
+        DataMode::Copy => got = batch.queue.data(tag, 4096),
+        _ => assert_eq!(batch.queue.device().read_at(&mut got, at).expect("its data"), 4096),
+    }
+    assert!(got == data, "what the server has differs");
+    assert_eq!(batch.commit(&tags, 4096), Some(Ok(8 + i32::from(batch.flags) * 4)));
+    written.recv_timeout(DEADLINE).expect("answered").expect("written");
+
+    let read = batch.beside(|disk| disk.read(8 * 512, 4096));
+    let tags = batch.next(fetch);
+    let at = DATA + (u64::from(tags[0]) << 25);
+    match mode {
+        DataMode::Copy => batch.queue.set_data(tags[0], &data),
+        _ => assert_eq!(batch.queue.device().write_at(&data, at).expect("its data"), 4096),
+    }
+    assert_eq!(batch.commit(&tags, 4096), Some(Ok(8 + i32::from(batch.flags) * 4)));
+    assert!(read.recv_timeout(DEADLINE).expect("answered").expect("read") == data, "read");
+    batch.end();
+}
+
+/// Automatic registration by the index in an element; a commit unregisters, and the slot is free for the next request.
+#[rstest]
+fn batch_registers_and_unregisters_data() {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::AutoBuf, Features::empty());
+    let fetch = batch.start();
+    for _ in 0..2 {
+        let written = batch.beside(|disk| disk.write(0, &[1; 512]));
+        let tags = batch.next(fetch);
+        let descriptor = batch.queue.descriptor(0, DEPTH, tags[0]).expect("mapped");
+        assert_eq!(descriptor.op_flags >> 17 & 1, 0, "NEED_REG_BUF: it is registered");
+        assert_eq!(batch.commit(&tags, 512), Some(Ok(8)));
+        written.recv_timeout(DEADLINE).expect("answered").expect("written");
+    }
+    batch.end();
+}
+
+/// The same with an index outside of the table: the server is told, if it has asked for that (UBLK_IO_F_NEED_REG_BUF, 1 <<
+/// 17), and otherwise the request fails.
+#[rstest]
+fn batch_that_cannot_register_falls_back(#[values(true, false)] fallback: bool) {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::AutoBuf, Features::empty());
+    batch.flags = if fallback { FALLBACK } else { 0 };
+    let outside: Vec<Element> =
+        elements(&[0, 1, 2, 3], 0).into_iter().map(|e| Element { buf_index: 99, ..e }).collect();
+    assert_eq!(batch.say(PREP, header(batch.flags, 4), &outside), Some(Ok(0)));
+    let fetch = batch.fetch(8, 4);
+    let id = batch.device.id();
+    batch.device.control().start(id).expect("START_DEV");
+    let written = batch.beside(|disk| disk.write(0, &[1; 512]));
+    if fallback {
+        let tags = batch.next(fetch);
+        let descriptor = batch.queue.descriptor(0, DEPTH, tags[0]).expect("mapped");
+        assert_eq!(descriptor.op_flags >> 17 & 1, 1, "NEED_REG_BUF");
+        assert_eq!(batch.commit(&tags, 512), Some(Ok(8)));
+        written.recv_timeout(DEADLINE).expect("answered").expect("written");
+    } else {
+        let failed = written.recv_timeout(DEADLINE).expect("answered").expect_err("failed");
+        assert_eq!(failed.raw_os_error(), Some(5), "EIO");
+    }
+    batch.end();
+}
+
+/// ublk_check_batch_cmd, in its order: what a header must not say, of PREP and of COMMIT alike.
+#[rstest]
+#[case::queue(DataMode::Copy, |h: &mut BatchIo| h.q_id = 1, Errno::INVAL)]
+#[case::too_many(DataMode::Copy, |h: &mut BatchIo| h.nr_elem = 5, Errno::TOOBIG)]
+#[case::queue_before_count(DataMode::Copy, |h: &mut BatchIo| (h.q_id, h.nr_elem) = (1, 5), Errno::INVAL)]
+#[case::lba_without_zones(DataMode::UserCopy, |h: &mut BatchIo| (h.flags, h.elem_bytes) = (1, 16), Errno::INVAL)]
+#[case::buffer_without_copy(DataMode::UserCopy, |h: &mut BatchIo| (h.flags, h.elem_bytes) = (2, 16), Errno::INVAL)]
+#[case::fallback_without_registration(DataMode::UserCopy, |h: &mut BatchIo| h.flags = 4, Errno::INVAL)]
+#[case::unknown_flag(DataMode::UserCopy, |h: &mut BatchIo| h.flags = 8, Errno::INVAL)]
+#[case::short_elements(DataMode::UserCopy, |h: &mut BatchIo| h.elem_bytes = 7, Errno::INVAL)]
+#[case::long_elements(DataMode::UserCopy, |h: &mut BatchIo| h.elem_bytes = 16, Errno::INVAL)]
+#[case::no_room_for_the_buffer(DataMode::Copy, |h: &mut BatchIo| h.elem_bytes = 8, Errno::INVAL)]
+fn batch_with_a_bad_header_is_refused(
+    #[case] mode: DataMode,
+    #[case] bend: fn(&mut BatchIo),
+    #[case] errno: Errno,
+) {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(mode, Features::empty());
+    let mut bent = header(batch.flags, 2);
+    bend(&mut bent);
+    for op in [PREP, COMMIT_MANY] {
+        assert_eq!(batch.say(op, bent, &elements(&[0, 1], 0)), Some(Err(errno)), "{op:#x}");
+    }
+    assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)), "nothing was prepared");
+    batch.end();
+}
+
+/// PREP is all or nothing: what cannot be prepared takes back what was.
+#[rstest]
+#[case::tag_out_of_range(&[0, 1, 4], Errno::INVAL)]
+#[case::tag_twice(&[0, 1, 1], Errno::INVAL)]
+#[case::last_tag_twice(&[0, 1, 2, 3, 3], Errno::TOOBIG)]
+fn prep_is_all_or_nothing(#[case] tags: &[u16], #[case] errno: Errno) {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::UserCopy, Features::empty());
+    assert_eq!(batch.prep(tags), Some(Err(errno)));
+    assert_eq!(batch.prep(&[0, 1]), Some(Ok(0)));
+    assert_eq!(batch.prep(&[2, 3, 0]), Some(Err(Errno::BUSY)), "the device was ready, but for 0");
+    assert_eq!(batch.prep(&[2, 3]), Some(Ok(0)));
+    assert_eq!(batch.prep(&[0]), Some(Err(Errno::BUSY)), "the device is ready");
+    let id = batch.device.id();
+    batch.device.control().start(id).expect("START_DEV");
+    batch.end();
+}
+
+/// Where the driver copies, an element has a buffer (EINVAL); elements that cannot be read are EFAULT; none are none.
+#[rstest]
+fn elements_of_a_batch_are_checked() {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::Copy, Features::empty());
+    let without: Vec<_> =
+        elements(&[0, 1], 0).into_iter().map(|e| Element { lends: false, ..e }).collect();
+    assert_eq!(batch.say(PREP, header(2, 2), &without), Some(Err(Errno::INVAL)));
+    assert_eq!(batch.say(PREP, header(0, 2), &elements(&[0, 1], 0)), Some(Err(Errno::INVAL)));
+    for op in [PREP, COMMIT_MANY] {
+        let token = batch.queue.begin_nowhere(op, header(2, 2)).expect("submitted");
+        let reply = batch.queue.finish(token, Instant::now() + DEADLINE).expect("no error");
+        assert_eq!(reply.expect("answered").result(), Err(Errno::FAULT), "{op:#x}");
+        assert_eq!(batch.say(op, header(2, 0), &[]), Some(Ok(0)), "{op:#x} of nothing");
+    }
+    assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)));
+    batch.end();
+}
+
+/// COMMIT says how many bytes of elements it has done, or why not the first: a tag without a request is EBUSY, one out of
+/// range EINVAL, one without a buffer EINVAL where the driver copies.
+#[rstest]
+fn commit_says_how_far_it_got() {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::Copy, Features::empty());
+    let fetch = batch.start();
+    assert_eq!(batch.commit(&[0], 512), Some(Err(Errno::BUSY)), "the driver has it");
+    assert_eq!(batch.commit(&[4], 512), Some(Err(Errno::INVAL)), "no such tag");
+    let read = batch.beside(|disk| disk.read(0, 512));
+    let tag = batch.next(fetch)[0];
+    let other = (tag + 1) % DEPTH;
+    let without = [Element { lends: false, ..elements(&[tag], 512)[0] }];
+    assert_eq!(batch.say(COMMIT_MANY, header(2, 1), &without), Some(Err(Errno::INVAL)));
+    assert_eq!(batch.commit(&[other, tag], 512), Some(Err(Errno::BUSY)));
+    assert!(read.recv_timeout(MOMENT).is_err(), "nothing was committed");
+    assert_eq!(batch.commit(&[tag, tag], 512), Some(Ok(16)), "the first of two");
+    assert_eq!(read.recv_timeout(DEADLINE).expect("answered").expect("read").len(), 512);
+    batch.end();
+}
+
+/// ublk_validate_batch_fetch_cmd: a fetch answers many times, two bytes for each tag, and has no flags. EINVAL else.
+#[rstest]
+#[case::queue(|h: &mut BatchIo| h.q_id = 1)]
+#[case::element(|h: &mut BatchIo| h.elem_bytes = 8)]
+#[case::flags(|h: &mut BatchIo| h.flags = 2)]
+fn fetch_with_a_bad_header_is_einval(#[case] bend: fn(&mut BatchIo)) {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::UserCopy, Features::empty());
+    let mut bent = fetching();
+    bend(&mut bent);
+    batch.queue.provide(1, 8, Instant::now() + DEADLINE).expect("provided");
+    let token = batch.queue.begin_multishot(FETCH_MANY, bent, 0).expect("submitted");
+    let reply = batch.queue.finish(token, Instant::now() + DEADLINE).expect("no error");
+    assert_eq!(reply.expect("answered").result(), Err(Errno::INVAL));
+    assert_eq!(batch.say(FETCH_MANY, fetching(), &[]), Some(Err(Errno::INVAL)), "one shot");
+    batch.end();
+}
+
+/// A fetch whose buffers are used up ends with ENOBUFS, one whose buffer cannot be written as well; no tag is lost by
+/// that: the next fetch has it.
+#[rstest]
+#[case::used_up(1, false)]
+#[case::unwritable(2, true)]
+fn tags_survive_a_fetch_that_ends(#[case] buffers: u16, #[case] unwritable: bool) {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::UserCopy, Features::empty());
+    assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)));
+    let region = batch.queue.provide(buffers, 4096, Instant::now() + DEADLINE).expect("provided");
+    if unwritable {
+        region.make_read_only(0..region.len()).expect("its protection changes");
+    }
+    let first = batch.queue.begin_multishot(FETCH_MANY, fetching(), 0).expect("submitted");
+    let id = batch.device.id();
+    batch.device.control().start(id).expect("START_DEV");
+    let mut reads = vec![batch.beside(|disk| disk.read(0, 512))];
+    let mut tags = Vec::new();
+    if !unwritable {
+        tags = batch.next(first);
+        reads.push(batch.beside(|disk| disk.read(512, 512)));
+    }
+    let ended = batch.queue.finish(first, Instant::now() + DEADLINE).expect("no error");
+    let ended = ended.expect("it ends");
+    assert_eq!((ended.result(), ended.more), (Err(Errno::NOBUFS), false));
+    let second = batch.fetch(8, 4);
+    tags.extend(batch.next(second));
+    assert_eq!(batch.commit(&tags, 512), Some(Ok(8 * i32::try_from(tags.len()).expect("few"))));
+    for read in reads {
+        assert_eq!(read.recv_timeout(DEADLINE).expect("answered").expect("read").len(), 512);
+    }
+    batch.end();
+}
+
+/// Commands for one tag are no commands of such a device (EOPNOTSUPP), but those for registered data; and commands of a
+/// batch none of any other (EINVAL: nobody has fetched).
+#[rstest]
+fn batch_and_single_commands_do_not_mix() {
+    declare!(Contract, SINCE_7_0);
+    let batch = Batch::new(DataMode::ZeroCopy, Features::empty());
+    let Batch { queue, device, .. } = batch;
+    drop(queue);
+    let id = device.id();
+    let mut single = wait::until(DEADLINE, "the char device", || RawQueue::open(id).ok());
+    let single = single.as_mut().unwrap_or_else(|error| panic!("{error}"));
+    single.make_table(1).expect("a table");
+    for (op, errno) in [
+        (FETCH, Errno::OPNOTSUPP),
+        (COMMIT, Errno::OPNOTSUPP),
+        (0xc010_757f, Errno::OPNOTSUPP),
+        (REGISTER, Errno::INVAL),
+        (UNREGISTER, Errno::INVAL),
+    ] {
+        assert_eq!(say(single, RawCommand::new(op, 0, 0)), Some(Err(errno)), "{op:#x}");
+    }
+    for (queue, tag) in [(1, 0), (0, 4)] {
+        let command = RawCommand::new(REGISTER, queue, tag);
+        assert_eq!(say(single, command), Some(Err(Errno::INVAL)), "{queue} {tag}");
+    }
+    let config = unscanned(64).queues(1, 1);
+    let other = UblkDevice::add(&config.info);
+    let mut plain = RawQueue::open(other.id()).expect("opened");
+    for op in [PREP, COMMIT_MANY, FETCH_MANY] {
+        assert_eq!(say(&mut plain, RawCommand::new(op, 0, 0)), Some(Err(Errno::INVAL)), "{op:#x}");
+    }
+}
+
+/// STOP_DEV ends every fetch with ENODEV, and so it does with those that come.
+#[rstest]
+fn stop_dev_ends_fetches_of_a_batch() {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::UserCopy, Features::empty());
+    let fetch = batch.start();
+    let second = batch.queue.begin_multishot(FETCH_MANY, fetching(), 0).expect("submitted");
+    let id = batch.device.id();
+    batch.device.control().stop(id).expect("STOP_DEV");
+    for token in [fetch, second] {
+        let ended = batch.queue.finish(token, Instant::now() + DEADLINE).expect("no error");
+        assert_eq!(ended.expect("it ends").res, -19, "ENODEV");
+    }
+    let late = batch.queue.begin_multishot(FETCH_MANY, fetching(), 0).expect("submitted");
+    let late = batch.queue.finish(late, Instant::now() + DEADLINE).expect("no error");
+    assert_eq!(late.expect("refused").res, -19, "ENODEV");
+    batch.end();
+}
+
+/// A server of a batch leaves, by its own will or by QUIESCE_DEV: requests wait for the next one, as for any other device
+/// with UBLK_F_USER_RECOVERY.
+#[rstest]
+fn next_server_of_a_batch_gets_what_came_meanwhile(#[values(true, false)] quiesce: bool) {
+    declare!(Contract, SINCE_7_0);
+    let features = Features::USER_RECOVERY | Features::QUIESCE;
+    let mut batch = Batch::new(DataMode::UserCopy, features);
+    let fetch = batch.start();
+    let id = batch.device.id();
+    if quiesce {
+        batch.device.control().quiesce(id, DEADLINE).expect("QUIESCE_DEV");
+        let ended = batch.queue.finish(fetch, Instant::now() + DEADLINE).expect("no error");
+        assert_eq!(ended.expect("it ends").res, -19, "ENODEV");
+    }
+    let Batch { queue, mut device, flags } = batch;
+    drop(queue);
+    let quiesced = wait::until(DEADLINE, "QUIESCED", || (device.state() == 2).then_some(()));
+    quiesced.unwrap_or_else(|error| panic!("{error}"));
+    let path = device.block_path();
+    let (send, read) = channel();
+    thread::spawn(move || {
+        let disk = BlockDevice::open(&path, Access::ReadOnly);
+        let outcome = disk.read(0, 512);
+        drop(disk);
+        let _over = send.send(outcome);
+    });
+    let early = read.recv_timeout(Duration::from_millis(100));
+    assert!(matches!(early, Err(RecvTimeoutError::Timeout)), "nobody serves: {early:?}");
+    device.control().start_recovery(id).expect("START_USER_RECOVERY");
+    let mut batch = Batch { queue: Batch::open(id), device, flags };
+    assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)));
+    let fetch = batch.fetch(8, 4);
+    batch.device.control().end_recovery(id).expect("END_USER_RECOVERY");
+    let tags = batch.next(fetch);
+    assert_eq!(batch.commit(&tags, 512), Some(Ok(8)));
+    assert_eq!(read.recv_timeout(DEADLINE).expect("answered").expect("read").len(), 512);
+    assert_eq!(
+        u32::try_from(batch.device.control().info(id).expect("info").ublksrv_pid),
+        Ok(process::id())
+    );
+    batch.end();
+}

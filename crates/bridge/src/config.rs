@@ -15,6 +15,8 @@ const WRITE_SAME_BLOCKS: u32 = 0xffff;
 const BLOCKS_MAX: u32 = 0x7f_ffff;
 /// Smallest segment and boundary the driver takes (`ublk_drv.c:UBLK_MIN_SEGMENT_SIZE`).
 const SEGMENT_LEN_MIN: u32 = 4096;
+/// Smallest page there is.
+const PAGE_LEN: u32 = 4096;
 /// Segments do not cross 4 GiB, the boundary of SCSI hosts that say nothing else (`drivers/scsi/hosts.c`).
 const SEGMENT_BOUNDARY: u64 = 0xffff_ffff;
 
@@ -33,9 +35,15 @@ impl Disk {
         blocks.saturating_mul(self.block_len / SECTOR_LEN)
     }
 
-    fn basic(&self, route: &Route) -> ParamBasic {
+    fn basic(&self, route: &Route, mode: DataMode) -> ParamBasic {
         let bytes = self.transfer_max.saturating_mul(self.block_len);
         let len_max = least(bytes, route.len_max).min(LEN_MAX);
+        // A buffer of the server's has its pages anywhere, and the kernel refuses what has too many segments.
+        let pages = u32::from(route.segments_max).saturating_mul(PAGE_LEN);
+        let len_max = match mode {
+            DataMode::Copy | DataMode::GetData | DataMode::UserCopy => len_max.min(pages),
+            DataMode::ZeroCopy | DataMode::AutoBuf => len_max,
+        };
         let physical_shift = shift(self.block_len) + self.physical_exponent;
         let given = [
             (self.write_protected, attr::READ_ONLY),
@@ -91,7 +99,7 @@ impl Disk {
     /// have to be copied on its way there. One queue with as many tags as the disk takes commands, at most `depth`.
     #[must_use]
     pub fn config(&self, route: &Route, mode: DataMode, depth: u16) -> Config {
-        let basic = self.basic(route);
+        let basic = self.basic(route, mode);
         let mut config = Config::disk(basic.dev_sectors).mode(mode);
         config = config.queues(1, depth.min(route.depth).max(1));
         config.info.max_io_buf_bytes = basic.max_sectors * SECTOR_LEN;

@@ -50,6 +50,19 @@ fn device_is_what_the_disk_is() {
     assert_eq!(disk().config(&route(), DataMode::Copy, 500).info.queue_depth, 128);
 }
 
+/// block/blk-map.c:blk_rq_map_user_iov: memory of a process with more segments than the queue takes is EINVAL, where a
+/// registered buffer would be copied. Each page of the server's buffer may be a segment.
+#[test]
+fn copying_device_has_no_request_that_needs_too_many_pages() {
+    for mode in [DataMode::Copy, DataMode::GetData, DataMode::UserCopy] {
+        let config = disk().config(&route(), mode, 64);
+        assert_eq!(config.params.basic.max_sectors, 126 * 8, "{mode:?}");
+    }
+    for mode in [DataMode::ZeroCopy, DataMode::AutoBuf] {
+        assert_eq!(disk().config(&route(), mode, 64).params.basic.max_sectors, 2048, "{mode:?}");
+    }
+}
+
 #[test]
 fn write_protected_disk_with_large_blocks_and_small_transfers() {
     let disk = Disk {

@@ -9,8 +9,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bridge::Bridge;
-use bsg::{Access, Buffer};
+use bridge::{
+    Bridge,
+    log::{Event, Seen},
+};
+use bsg::{Access, Buffer, Errno};
 use fault::Times;
 use harness::{
     BlockDevice, Lun, UblkDevice,
@@ -21,7 +24,7 @@ use rstest::rstest;
 use scsi_fault::{DataIn, Effect, Rule, When};
 use ublk::{DataMode, Server, uapi::param_type};
 
-use super::{BRIDGE, Bridged, PATIENT, asked, config, thin};
+use super::{BRIDGE, Bridged, PATIENT, asked, config, errno, thin};
 
 /// Passes the node of the unit to the server.
 const NODE: &str = "/tmp/bridge-node";
@@ -103,10 +106,11 @@ fn data_is_in_the_server_only_if_it_is_copied(#[case] mode: DataMode, #[case] co
     device.delete();
 }
 
-/// Memory whose pages do not lie side by side: neighbours were touched in turns with another's.
-fn scattered(len: usize) -> Buffer {
-    let (mut ours, mut other) = (Buffer::zeroed(len).expect("memory"), Buffer::zeroed(len));
-    let other = other.as_mut().expect("memory");
+/// Memory whose pages do not lie side by side: neighbours were touched in turns with another's. It begins so many bytes
+/// behind the beginning of a page.
+pub(crate) fn scattered(offset: usize, len: usize) -> Buffer {
+    let memory = || Buffer::at_offset(offset, len).expect("memory");
+    let (mut ours, mut other) = (memory(), memory());
     for at in (0..len).step_by(4096) {
         (ours[at], other[at]) = (0xcc, 1);
     }
@@ -118,34 +122,68 @@ fn scattered(len: usize) -> Buffer {
 /// if the data went there; a copy on its way brings zeroes. Returns how many pages such a copy was made of, and how many
 /// commands it took.
 #[track_caller]
-fn bounced(lun: &Lun, disk: &BlockDevice) -> (usize, usize) {
+fn bounced(lun: &Lun, disk: &BlockDevice, offset: usize) -> (usize, usize) {
     const LEN: usize = 1 << 20;
+    let mut buffer = scattered(offset, LEN);
+    let (read, entries) = asked(lun, || disk.read_into(0, &mut buffer));
+    assert_eq!(read.expect("read"), LEN);
+    (buffer.chunks(4096).filter(|page| page[4095] != 0xcc).count(), entries.len())
+}
+
+/// A unit that sends the first block of a read and says it was all.
+#[track_caller]
+fn liar() -> Lun {
+    let lun = Lun::with(thin());
     let effect = Effect::data_in(DataIn::Limit(512)).with_residual(0);
     let rule = Rule::new("liar", effect).when(When::command("READ(10)")).times(Times::Always);
     lun.faults([rule]);
-    let mut buffer = scattered(LEN);
-    let (read, entries) = asked(lun, || disk.read_into(0, &mut buffer));
-    assert_eq!(read.expect("read"), LEN);
-    let pages = buffer.chunks(4096).filter(|page| page[4095] != 0xcc).count();
-    (pages, entries.len())
+    lun
 }
 
-/// block/blk-map.c:blk_rq_map_user_iov: what has more segments than the way takes is copied. A device with the limits of
-/// the way has no such requests, one without them has.
+/// block/blk-map.c:blk_rq_map_user_iov: data of a registered buffer that does not lie as the way wants it (virtio-scsi:
+/// at a multiple of four) is copied. A device with the limits of the way has no such requests; one that promises more
+/// has.
 #[test]
 fn request_that_keeps_to_the_limits_is_not_bounced() {
     declare!(Contract, BRIDGE);
-    let lun = Lun::with(thin());
+    let lun = liar();
     let (disk, mut config) = config(lun.device(), DataMode::AutoBuf);
     let bridged = Bridged::with(lun.device(), disk.clone(), &config, PATIENT);
-    let (pages, commands) = bounced(&lun, &bridged.open());
+    let (pages, commands) = bounced(&lun, &bridged.open(), 0);
     assert_eq!(pages, 0, "pages that were copied");
     // 126 segments, so 256 pages that lie apart are three commands.
     assert!(commands >= 3, "{commands} commands: the pages lie side by side");
     bridged.delete();
+    config.params.dma.alignment = 1;
+    let bridged = Bridged::with(lun.device(), disk, &config, PATIENT);
+    let (pages, _) = bounced(&lun, &bridged.open(), 2);
+    assert_eq!(pages, 256, "pages that were copied");
+    bridged.delete();
+}
+
+/// As above: one with more segments than the way takes is copied too, but into pages that may lie apart as well, and then
+/// the kernel refuses the command, EINVAL: the segments are no matter of speed alone.
+#[test]
+fn request_with_too_many_segments_is_bounced_or_refused() {
+    declare!(Quirk, BRIDGE);
+    let lun = liar();
+    let (disk, mut config) = config(lun.device(), DataMode::AutoBuf);
     config.params.types &= !param_type::SEGMENT;
     let bridged = Bridged::with(lun.device(), disk, &config, PATIENT);
-    let (pages, commands) = bounced(&lun, &bridged.open());
-    assert_eq!((pages, commands), (256, 1), "all of one command");
+    let device = bridged.open();
+    let mut buffer = scattered(0, 1 << 20);
+    let (read, entries) = asked(&lun, || device.read_into(0, &mut buffer));
+    match read {
+        Ok(len) => {
+            assert_eq!((len, entries.len()), (1 << 20, 1), "all of one command");
+            assert!(buffer.chunks(4096).all(|page| page[4095] != 0xcc), "all of it copied");
+        }
+        Err(error) => {
+            assert_eq!((errno(Err::<(), _>(error)), entries.len()), (Some(Errno::IO), 0));
+            let refused = |event: &Event| event.what == Seen::Refused(Errno::INVAL);
+            assert!(bridged.log.take().iter().any(refused), "why it failed");
+        }
+    }
+    drop(device);
     bridged.delete();
 }

@@ -10,6 +10,7 @@ mod limits;
 mod programs;
 mod story;
 
+pub(crate) use copies::scattered;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bridge::{Bridge, Disk, Log, Patience, Route};
@@ -29,7 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const BLOCK: usize = 512;
 
 /// Time for what passes that no test waits out.
-const PATIENT: Patience =
+pub(crate) const PATIENT: Patience =
     Patience { retries: 5, command: Duration::from_secs(20), request: Duration::from_secs(20) };
 
 /// A thin disk of 16 MiB.
@@ -44,7 +45,7 @@ fn thin() -> LunSpec {
 /// What the disk becomes. Nobody looks for partitions (UBLK_F_NO_AUTO_PART_SCAN, 1 << 18), so that every request is the
 /// test's.
 #[track_caller]
-fn config(device: &ScsiDevice, mode: DataMode) -> (Disk, Config) {
+pub(crate) fn config(device: &ScsiDevice, mode: DataMode) -> (Disk, Config) {
     let node = device.bsg();
     let disk = Disk::ask(&node).unwrap_or_else(|error| panic!("{error}"));
     let route = Route::of(&node).unwrap_or_else(|error| panic!("{error}"));
@@ -54,8 +55,8 @@ fn config(device: &ScsiDevice, mode: DataMode) -> (Disk, Config) {
 }
 
 /// A bridge to a unit, deleted when it is dropped.
-struct Bridged {
-    server: Server,
+pub(crate) struct Bridged {
+    pub(crate) server: Server,
     log: Arc<Log>,
 }
 
@@ -71,6 +72,24 @@ impl Bridged {
         let log = Arc::<Log>::default();
         let bridge = Bridge::new(&device.bsg(), disk, patience);
         let bridge = bridge.unwrap_or_else(|error| panic!("{error}")).noting(&log);
+        Bridged::start(config, bridge, log)
+    }
+
+    /// One that notes nothing.
+    #[track_caller]
+    pub(crate) fn quiet(
+        device: &ScsiDevice,
+        disk: Disk,
+        config: &Config,
+        patience: Patience,
+    ) -> Self {
+        let bridge = Bridge::new(&device.bsg(), disk, patience);
+        let bridge = bridge.unwrap_or_else(|error| panic!("{error}"));
+        Bridged::start(config, bridge, Arc::default())
+    }
+
+    #[track_caller]
+    fn start(config: &Config, bridge: Bridge, log: Arc<Log>) -> Self {
         let server = Server::start(config, Arc::new(bridge));
         Bridged { server: server.unwrap_or_else(|error| panic!("{error}")), log }
     }
@@ -82,7 +101,7 @@ impl Bridged {
 
     /// Stops it and says that nothing went wrong with it.
     #[track_caller]
-    fn delete(self) {
+    pub(crate) fn delete(self) {
         self.server.delete().unwrap_or_else(|error| panic!("{error}"));
     }
 }

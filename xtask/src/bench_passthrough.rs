@@ -57,10 +57,19 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    measure(args, passthrough::TEST, table)
+}
+
+/// Runs a test that measures, round by round, and prints a table of its figures.
+pub(crate) fn measure(
+    args: &Args,
+    test: &str,
+    table: impl Fn(&Measured) -> String,
+) -> anyhow::Result<u8> {
     let Subject::Kernel(kernel) = args.kernel.subject()? else {
         anyhow::bail!("one kernel is measured at a time: give --kernel instead of --compare");
     };
-    let ending = match passthrough::run(&request(args), &kernel) {
+    let ending = match passthrough::run(&request(args, test), &kernel) {
         Err(_) if host::interrupt::pending() => return Ok(exit::INTERRUPTED),
         result => result?,
     };
@@ -76,10 +85,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     Ok(exit::PASS)
 }
 
-fn request(args: &Args) -> rig::Request {
+fn request(args: &Args, test: &str) -> rig::Request {
     rig::Request {
         workspace: crate::workspace(),
-        filters: vec![passthrough::TEST.into()],
+        filters: vec![test.to_owned()],
         exact: true,
         apt: apt::Options { mirror: args.mirror.clone(), keyring: args.keyring.clone() },
         accel: Wish::Auto,
@@ -136,8 +145,12 @@ mod tests {
 
     #[test]
     fn ways_are_held_against_the_reference_of_the_same_round_and_command() {
-        let figure =
-            |what: &str, way: &str, micros| Figure { what: what.into(), way: way.into(), micros };
+        let figure = |what: &str, way: &str, micros| Figure {
+            what: what.into(),
+            way: way.into(),
+            micros,
+            bounced: None,
+        };
         let round = |factor: f64| {
             vec![
                 figure("A", "uring_cmd", 50.0 * factor),

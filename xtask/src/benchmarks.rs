@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use crate::{bench_passthrough, bench_target};
+use crate::{bench_bridge, bench_passthrough, bench_target};
 
 /// Benchmarks.
 #[derive(Debug, clap::Args)]
@@ -15,11 +15,13 @@ pub(crate) struct Args {
 enum What {
     Target(Box<bench_target::Args>),
     Passthrough(Box<bench_passthrough::Args>),
+    Bridge(Box<bench_bridge::Args>),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     match &args.what {
         What::Target(args) => bench_target::run(args),
         What::Passthrough(args) => bench_passthrough::run(args),
+        What::Bridge(args) => bench_bridge::run(args),
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the command line of the bench. Each task has a file; what they do lives in `bench`.
 
+mod bench_bridge;
 mod bench_passthrough;
 mod bench_target;
 mod benchmarks;

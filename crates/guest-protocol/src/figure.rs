@@ -15,6 +15,9 @@ pub struct Figure {
     pub way: String,
     /// How long it took, in microseconds for each.
     pub micros: f64,
+    /// How often in a hundred the kernel had to copy on the way, where that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounced: Option<f64>,
 }
 
 impl Figure {
@@ -46,7 +49,8 @@ mod tests {
 
     #[test]
     fn figures_are_found_between_other_lines() {
-        let figure = |micros| Figure { what: "INQUIRY".into(), way: "bsg v4".into(), micros };
+        let figure =
+            |micros| Figure { what: "INQUIRY".into(), way: "bsg v4".into(), micros, bounced: None };
         let output = format!(
             "running 1 test\ntest a ... {}\nfigures\n{}\nok\n",
             figure(1.5).line(),

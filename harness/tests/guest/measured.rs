@@ -1,6 +1,8 @@
 //! What a command costs on each way into the kernel. `cargo xtask bench passthrough` runs it, round by round; an
 //! ordinary run of the tests leaves it out.
 
+mod bridge;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -153,7 +155,8 @@ fn passthrough() {
             micros[at] = (ways[at].1)(what);
         }
         for ((way, _), micros) in ways.iter().zip(micros) {
-            println!("{}", Figure { what: what.name.into(), way: (*way).into(), micros }.line());
+            let (what, way) = (what.name.into(), (*way).into());
+            println!("{}", Figure { what, way, micros, bounced: None }.line());
         }
     }
 }

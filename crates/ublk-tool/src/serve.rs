@@ -86,8 +86,9 @@ pub(crate) fn add(add: &Add, json: bool) -> Result<()> {
         };
         config = config.with(Features::USER_RECOVERY | Features::QUIESCE | how);
     }
+    let signals = signals()?;
     let server = Server::start(&config, target).context("cannot start the device")?;
-    serve(server, json)
+    serve(server, signals, json)
 }
 
 /// `recover`.
@@ -106,16 +107,22 @@ pub(crate) fn recover(
         "device {number} has {has} sectors and the medium {sectors}: give the medium it had"
     );
     config.faults = faults(scenario)?;
+    let signals = signals()?;
     let server = Server::recover(number, &config, target)
         .with_context(|| format!("cannot recover device {number}"))?;
-    serve(server, json)
+    serve(server, signals, json)
+}
+
+/// The signals that end a server, kept from now on: one that comes before there is a device must not leave it behind.
+fn signals() -> Result<Signals> {
+    Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")
 }
 
 /// As long as a held request may keep its device.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Serves until a signal, which stops and deletes the device, or until another process has stopped it.
-fn serve(mut server: Server, json: bool) -> Result<()> {
+fn serve(mut server: Server, mut signals: Signals, json: bool) -> Result<()> {
     let number = server.dev_id();
     if json {
         let sectors = server.control().params(number)?.basic.dev_sectors;
@@ -124,7 +131,6 @@ fn serve(mut server: Server, json: bool) -> Result<()> {
         println!("{}", server.block_path().display());
     }
     let (ours, given_up) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
     let (signalled, impatient, give_up) = (ours.clone(), given_up.clone(), server.give_up());
     thread::spawn(move || {
         for (count, _) in signals.forever().enumerate() {

@@ -9,6 +9,8 @@ use std::{
 use kernel::mutation::Edit;
 use serde::Deserialize;
 
+use crate::memory;
+
 /// Where the list is in a checkout.
 const LIST: &str = "images/kernel/mutants.toml";
 
@@ -33,6 +35,14 @@ pub(super) struct Mutant {
     pub killer: Option<String>,
     /// What behaves otherwise, and how that can be seen.
     pub why: String,
+}
+
+impl Mutant {
+    /// Stands for it as far as its ending depends on it.
+    pub(super) fn key(&self, killer: Option<&str>) -> String {
+        let Edit { file, function, find, replace } = &self.edit;
+        memory::key([file, function, find, replace, killer.unwrap_or_default()])
+    }
 }
 
 /// All mutants.
@@ -271,5 +281,26 @@ mod tests {
         assert_eq!(error.defects[0], told);
         assert!(error.defects[1].starts_with("three: cannot read z.c: No such file"), "{error}");
         parse(&[row("one", "x.c")]).expect("valid").check(dir.path()).expect("it has its place");
+    }
+
+    #[test]
+    fn mutant_is_another_when_its_text_or_its_killer_is() {
+        let mutant = |[file, function, find, replace]: [&str; 4], id: &str, why: &str| {
+            let [file, function, find, replace] =
+                [file, function, find, replace].map(str::to_owned);
+            let edit = Edit { file, function, find, replace };
+            Mutant { id: id.to_owned(), edit, killer: None, why: why.to_owned() }
+        };
+        let texts = ["a.c", "f", "x < 1", "x <= 1"];
+        let known = mutant(texts, "m", "why").key(Some("t"));
+        // What it is called has no part in what becomes of it.
+        assert_eq!(mutant(texts, "n", "because").key(Some("t")), known);
+        for at in 0..4 {
+            let mut texts = texts;
+            texts[at] = "other";
+            assert_ne!(mutant(texts, "m", "why").key(Some("t")), known, "{at}");
+        }
+        assert_ne!(mutant(texts, "m", "why").key(Some("u")), known);
+        assert_ne!(mutant(texts, "m", "why").key(None), known);
     }
 }

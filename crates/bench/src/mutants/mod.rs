@@ -5,7 +5,6 @@
 
 mod finding;
 mod list;
-mod memory;
 
 use std::{
     collections::BTreeSet,
@@ -22,11 +21,12 @@ use kernel::{
 use self::{
     finding::{Ending, Finding, Tally, Verdict, median},
     list::{List, Mutant},
-    memory::{Memory, mutant_key},
 };
 use crate::{
     accel::Wish,
-    exit, outcome,
+    exit,
+    memory::{self, Memory},
+    outcome,
     plan::{self, Test},
     rig::{self, Rig},
     scheduler::Options,
@@ -39,6 +39,8 @@ pub use self::list::ListError;
 const DEADLINE: Duration = Duration::from_secs(6);
 /// Every run is the same.
 const SEED: u64 = 1;
+/// Where findings are in the cache.
+const MEMORY: &str = "mutants";
 /// The key of the kernel without a change.
 const BASE: &str = "base";
 
@@ -110,8 +112,11 @@ pub fn run(request: &Request) -> Result<u8, Error> {
         return Err(rig::Error::NoMatch { filters: request.tests.clone() }.into());
     }
     let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
-    let world = memory::world(rig.deciding_files(), &mutator.base.image, &names)?;
-    let memory = Memory::open(rig.context().cache, &world);
+    // Its place in the cache says what the kernel without a change was built from.
+    let image = mutator.base.image.display().to_string();
+    let words = std::iter::once(image.as_str()).chain(names);
+    let world = memory::world(rig.deciding_files(), words)?;
+    let memory = Memory::open(rig.context().cache, MEMORY, &world);
     rig.terminal.mute();
     Run { rig, mutator, tests, memory, again: request.again, tally: Tally::default() }
         .run(&mutants, start)
@@ -177,7 +182,7 @@ impl Run {
         let mut turns = Vec::new();
         for mutant in mutants {
             let killer = self.killer(mutant);
-            let key = mutant_key(mutant, killer.as_deref());
+            let key = mutant.key(killer.as_deref());
             let known = self.known(&key);
             let is_known = known.is_some();
             let verdict = match known {

@@ -1,7 +1,7 @@
 //! What earlier runs found out, so that a run goes on where another was interrupted.
 //!
-//! Keys stand for everything a finding depends on: one for the world, that is what all mutants of a
-//! run have in common, and one for the mutant.
+//! Keys stand for everything a finding depends on: one for the world, that is what all findings of a run
+//! have in common, and one for what is found out about: a mutant, or a test.
 
 use std::{
     collections::BTreeMap,
@@ -17,26 +17,23 @@ use host::{
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use super::list::Mutant;
-
-/// Where findings are in the cache, a file for each world.
-const PLACE: &str = "mutants";
 /// Findings not added to for this long are forgotten.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Findings about one world.
 #[derive(Debug)]
-pub(super) struct Memory<T> {
+pub(crate) struct Memory<T> {
     cache: Cache,
     name: String,
     findings: BTreeMap<String, T>,
 }
 
 impl<T: Serialize + DeserializeOwned> Memory<T> {
-    /// What is known of the world that `world` stands for.
-    pub(super) fn open(cache: &Cache, world: &str) -> Memory<T> {
-        let name = format!("{PLACE}/{world}.json");
-        sweep(&cache.path(PLACE));
+    /// What is known of the world that `world` stands for. A command has its own `place` in the cache,
+    /// a directory with a file for each world.
+    pub(crate) fn open(cache: &Cache, place: &str, world: &str) -> Memory<T> {
+        let name = format!("{place}/{world}.json");
+        sweep(&cache.path(place));
         let stored = fs::read(cache.path(&name)).ok();
         // A file that cannot be understood costs time and nothing else.
         let findings = stored.and_then(|stored| serde_json::from_slice(&stored).ok());
@@ -44,39 +41,39 @@ impl<T: Serialize + DeserializeOwned> Memory<T> {
     }
 
     /// What is known under a key.
-    pub(super) fn get(&self, key: &str) -> Option<&T> {
+    pub(crate) fn get(&self, key: &str) -> Option<&T> {
         self.findings.get(key)
     }
 
     /// Keeps a finding.
-    pub(super) fn put(&mut self, key: String, finding: T) -> Result<(), cache::Error> {
-        self.findings.insert(key, finding);
+    pub(crate) fn put(&mut self, key: String, finding: T) -> Result<(), cache::Error> {
+        self.put_all([(key, finding)])
+    }
+
+    /// Keeps several at once.
+    pub(crate) fn put_all(
+        &mut self,
+        findings: impl IntoIterator<Item = (String, T)>,
+    ) -> Result<(), cache::Error> {
+        self.findings.extend(findings);
         let json = serde_json::to_vec_pretty(&self.findings).expect("plain data has a JSON form");
         self.cache.write(&self.name, &json).map(drop)
     }
 }
 
-/// Stands for everything but the mutant: the files that decide results, the kernel without a change,
-/// whose place in the cache says what it was built from, and the tests that run, in their order.
-pub(super) fn world<'a>(
+/// Stands for what all findings have in common: the files that decide results, and whatever else does, in
+/// words.
+pub(crate) fn world<'a>(
     files: impl IntoIterator<Item = &'a Path>,
-    image: &Path,
-    tests: &[&str],
+    words: impl IntoIterator<Item = &'a str>,
 ) -> Result<String, apt::Error> {
     let digests = files.into_iter().map(apt::sha256_of).collect::<Result<Vec<String>, _>>()?;
-    let image = image.display().to_string();
-    let parts = digests.iter().map(String::as_str).chain([image.as_str()]);
-    Ok(key(parts.chain(tests.iter().copied())))
-}
-
-/// Stands for a mutant as far as its ending depends on it.
-pub(super) fn mutant_key(mutant: &Mutant, killer: Option<&str>) -> String {
-    let Mutant { edit, .. } = mutant;
-    key([&edit.file, &edit.function, &edit.find, &edit.replace, killer.unwrap_or_default()])
+    let words: Vec<&str> = words.into_iter().collect();
+    Ok(key(digests.iter().map(String::as_str).chain(words)))
 }
 
 /// A key that stands for all of `parts`.
-fn key<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(u64::try_from(part.len()).expect("a length").to_le_bytes());
@@ -100,22 +97,20 @@ fn sweep(dir: &Path) {
 mod tests {
     use std::path::PathBuf;
 
-    use kernel::mutation::Edit;
-
     use super::*;
 
     #[test]
     fn findings_outlive_a_run_and_belong_to_their_world() {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = Cache::at(dir.path()).expect("a cache");
-        let mut memory = Memory::<u32>::open(&cache, "w");
+        let mut memory = Memory::<u32>::open(&cache, "place", "w");
         assert_eq!(memory.get("a"), None);
         memory.put("a".to_owned(), 1).expect("written");
         memory.put("b".to_owned(), 2).expect("written");
-        assert_eq!(Memory::<u32>::open(&cache, "w").get("a"), Some(&1));
-        assert_eq!(Memory::<u32>::open(&cache, "other").get("a"), None);
-        fs::write(dir.path().join("mutants/w.json"), "{").expect("written");
-        assert_eq!(Memory::<u32>::open(&cache, "w").get("a"), None);
+        assert_eq!(Memory::<u32>::open(&cache, "place", "w").get("a"), Some(&1));
+        assert_eq!(Memory::<u32>::open(&cache, "place", "other").get("a"), None);
+        fs::write(dir.path().join("place/w.json"), "{").expect("written");
+        assert_eq!(Memory::<u32>::open(&cache, "place", "w").get("a"), None);
     }
 
     #[test]
@@ -131,13 +126,13 @@ mod tests {
         let cache = Cache::at(dir.path()).expect("a cache");
         let day = Duration::from_secs(24 * 60 * 60);
         for (world, days) in [("old", 31), ("young", 29)] {
-            Memory::<u32>::open(&cache, world).put("a".to_owned(), 1).expect("written");
-            let file = dir.path().join(format!("mutants/{world}.json"));
+            Memory::<u32>::open(&cache, "place", world).put("a".to_owned(), 1).expect("written");
+            let file = dir.path().join(format!("place/{world}.json"));
             let file = fs::File::options().append(true).open(file).expect("opened");
             file.set_modified(SystemTime::now() - days * day).expect("dated");
         }
-        assert_eq!(Memory::<u32>::open(&cache, "old").get("a"), None);
-        assert_eq!(Memory::<u32>::open(&cache, "young").get("a"), Some(&1));
+        assert_eq!(Memory::<u32>::open(&cache, "place", "old").get("a"), None);
+        assert_eq!(Memory::<u32>::open(&cache, "place", "young").get("a"), Some(&1));
     }
 
     /// Whoever builds another test, allows another failure, or runs fewer tests, asks anew.
@@ -147,46 +142,25 @@ mod tests {
         let files = ["agent", "tests", "target", "expectations.toml"].map(|n| dir.path().join(n));
         let write = |file: &Path, text: &str| fs::write(file, text).expect("written");
         files.iter().for_each(|file| write(file, "as it was"));
-        let (image, tests) = (Path::new("/cache/kernels/source-1/vmlinux"), ["a", "b"]);
-        let of = |image: &Path, tests: &[&str]| {
+        let words = ["a kernel", "a", "b"];
+        let of = |words: &[&str]| {
             let files = files.iter().map(PathBuf::as_path);
-            world(files, image, tests).expect("they can be read")
+            world(files, words.iter().copied()).expect("they can be read")
         };
-        let known = of(image, &tests);
-        assert_eq!(of(image, &tests), known);
+        let known = of(&words);
+        assert_eq!(of(&words), known);
         for file in &files {
             write(file, "changed");
-            assert_ne!(of(image, &tests), known, "{}", file.display());
+            assert_ne!(of(&words), known, "{}", file.display());
             write(file, "as it was");
         }
-        assert_eq!(of(image, &tests), known, "the time of a file is of no account");
-        assert_ne!(of(Path::new("/cache/kernels/source-2/vmlinux"), &tests), known);
+        assert_eq!(of(&words), known, "the time of a file is of no account");
         for tests in [&["a"][..], &["b", "a"], &["a", "b", "c"], &["ab"]] {
-            assert_ne!(of(image, tests), known, "{tests:?}");
+            assert_ne!(of(&[&["a kernel"], tests].concat()), known, "{tests:?}");
         }
+        assert_ne!(of(&["another kernel", "a", "b"]), known);
         fs::remove_file(&files[1]).expect("removed");
-        let gone = world([files[1].as_path()], image, &[]).expect_err("no file");
+        let gone = world([files[1].as_path()], []).expect_err("no file");
         assert!(gone.to_string().contains("tests"), "{gone}");
-    }
-
-    #[test]
-    fn mutant_is_another_when_its_text_or_its_killer_is() {
-        let mutant = |[file, function, find, replace]: [&str; 4], id: &str, why: &str| {
-            let [file, function, find, replace] =
-                [file, function, find, replace].map(str::to_owned);
-            let edit = Edit { file, function, find, replace };
-            Mutant { id: id.to_owned(), edit, killer: None, why: why.to_owned() }
-        };
-        let texts = ["a.c", "f", "x < 1", "x <= 1"];
-        let known = mutant_key(&mutant(texts, "m", "why"), Some("t"));
-        // What it is called has no part in what becomes of it.
-        assert_eq!(mutant_key(&mutant(texts, "n", "because"), Some("t")), known);
-        for at in 0..4 {
-            let mut texts = texts;
-            texts[at] = "other";
-            assert_ne!(mutant_key(&mutant(texts, "m", "why"), Some("t")), known, "{at}");
-        }
-        assert_ne!(mutant_key(&mutant(texts, "m", "why"), Some("u")), known);
-        assert_ne!(mutant_key(&mutant(texts, "m", "why"), None), known);
     }
 }

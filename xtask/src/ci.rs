@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::Context as _;
+use bench::exit;
 use clap::ValueEnum;
 
 use crate::test::{self, Place, STEPS, Step};
@@ -26,6 +27,8 @@ enum Part {
     Kernels,
     /// The guest tests with two thousand cases for each property, and those that take long.
     Nightly,
+    /// The guest tests on each kernel that the mirror has of the series of interest.
+    Matrix,
     /// What `cargo xtask test` does.
     All,
 }
@@ -46,6 +49,9 @@ const NIGHTLY: &[Step] = &[
     Step { name: "long tests", place: Place::Guest, run: || guest_tests(&["long::"], "long") },
 ];
 
+/// What the kernels do otherwise than each other; the table is kept by the workflow.
+const MATRIX: &[Step] = &[Step { name: "matrix", place: Place::Guest, run: matrix }];
+
 pub(crate) fn run(args: &Args) -> u8 {
     let at = |place| STEPS.iter().filter(move |step| step.place == place).copied();
     let with_guests = |vm_tests: fn() -> anyhow::Result<()>| {
@@ -61,6 +67,7 @@ pub(crate) fn run(args: &Args) -> u8 {
         Part::Tcg => with_guests(|| guest_tests(&["--accel", "tcg"], "vm-tests")),
         Part::Kernels => BUILT.to_vec(),
         Part::Nightly => NIGHTLY.to_vec(),
+        Part::Matrix => MATRIX.to_vec(),
         Part::All => STEPS.to_vec(),
     })
 }
@@ -72,6 +79,15 @@ fn guest_tests(options: &[&str], report: &str) -> anyhow::Result<()> {
     let junit = directory.join(format!("{report}.xml"));
     let junit = junit.to_str().context("the checkout's path is not UTF-8")?;
     test::guest_tests(&[options, &["--junit", junit]].concat())
+}
+
+fn matrix() -> anyhow::Result<()> {
+    let output = crate::workspace().join("target/ci");
+    let output = output.to_str().context("the checkout's path is not UTF-8")?;
+    match crate::matrix::run(&crate::matrix::args(&["--output", output]))? {
+        exit::PASS => Ok(()),
+        code => anyhow::bail!("matrix ended with exit code {code}"),
+    }
 }
 
 /// The guest tests on a kernel that is built first.

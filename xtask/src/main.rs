@@ -13,6 +13,7 @@ mod fuzz;
 mod kernel_args;
 mod kernel_data;
 mod kernels;
+mod matrix;
 mod mutants;
 mod self_test;
 mod test;
@@ -43,6 +44,7 @@ enum Task {
     SelfTest(self_test::Args),
     Fuzz(fuzz::Args),
     Mutants(mutants::Args),
+    Matrix(matrix::Args),
     Bench(benchmarks::Args),
     Demo(demo::Args),
 }
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
             Task::SelfTest(args) => self_test::run(&args),
             Task::Fuzz(args) => fuzz::run(&args),
             Task::Mutants(args) => mutants::run(&args),
+            Task::Matrix(args) => matrix::run(&args),
             Task::Bench(args) => benchmarks::run(&args),
             Task::Demo(args) => demo::run(&args),
         });

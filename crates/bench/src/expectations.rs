@@ -106,6 +106,13 @@ impl Expectations {
         self.judge_on(record, kernel.version, |symbol| kernel.config_has(symbol));
     }
 
+    /// The kernel versions of the entry that gives this reason for a test's known failure.
+    pub fn range_of(&self, test: &str, reason: &str) -> Option<&str> {
+        let entry =
+            self.known.iter().find(|known| matches(&known.test, test) && known.reason == reason);
+        entry.map(|known| known.kernel.as_str())
+    }
+
     fn judge_on(
         &self,
         record: &mut TestRecord,
@@ -254,6 +261,16 @@ mod tests {
         let exact = KNOWN_SPLAT.replace("a::*", "a::b");
         let record = judged(&exact, Class::Contract, &[Outcome::Pass]);
         assert_eq!(record.verdict, Verdict::Fixed("r".into()));
+    }
+
+    #[test]
+    fn the_range_is_that_of_the_entry_that_gave_the_reason() {
+        let other = KNOWN_SPLAT.replace("'r'", "'s'").replace(">=7.0", ">=7.3");
+        let file = Expectations::parse(&format!("{KNOWN_SPLAT}{other}"), "file".into());
+        let file = file.expect("a good file");
+        assert_eq!(file.range_of("a::b", "r"), Some(">=7.0"));
+        assert_eq!(file.range_of("a::b", "s"), Some(">=7.3"));
+        assert_eq!(file.range_of("b", "s"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod exit;
 pub mod expectations;
 pub mod image;
+pub mod matrix;
 mod memory;
 pub mod mutants;
 pub mod outcome;

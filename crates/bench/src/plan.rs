@@ -48,6 +48,8 @@ pub enum PlanError {
 pub struct Test {
     /// libtest's full name.
     pub name: String,
+    /// Path of the test function: the name without rstest's case.
+    pub function: String,
     /// How binding the asserted behaviour is.
     pub class: Class,
     /// What it needs around it.
@@ -94,8 +96,8 @@ impl Catalog {
             let declaration = covers.max_by_key(|declaration| declaration.path.len());
             let declaration = declaration.ok_or_else(|| PlanError::Undeclared(name.to_owned()))?;
             *uses.entry(&declaration.path).or_default() += 1;
-            let (class, needs) = (declaration.class, declaration.needs.clone());
-            tests.push(Test { name: name.to_owned(), class, needs });
+            let Declaration { path, class, needs } = declaration.clone();
+            tests.push(Test { name: name.to_owned(), function: path, class, needs });
         }
         match uses.iter().find(|(_, count)| **count == 0) {
             Some((path, _)) => Err(PlanError::NoTest((*path).to_owned())),
@@ -244,6 +246,7 @@ mod tests {
         let catalog = Catalog::new(["a::flush", "a::flush::twice"].into_iter(), list);
         let tests = catalog.expect("both are declared").select(&["twice".into()], false);
         assert!(tests[0].needs.own_vm);
+        assert_eq!(tests[0].function, "a::flush::twice");
     }
 
     #[test]
@@ -286,8 +289,12 @@ mod tests {
 
     #[test]
     fn equal_shapes_share_a_machine_and_own_machines_hold_one() {
-        let test =
-            |name: &str, needs: Needs| Test { name: name.into(), class: Class::Contract, needs };
+        let test = |name: &str, needs: Needs| Test {
+            name: name.into(),
+            function: name.into(),
+            class: Class::Contract,
+            needs,
+        };
         let two_cpus = || Needs { cpus: Some(2), ..Needs::DEFAULT };
         let own = Needs { own_vm: true, ..Needs::DEFAULT };
         let programs = Needs { programs: Some("tools".into()), ..Needs::DEFAULT };

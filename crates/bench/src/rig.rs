@@ -139,6 +139,31 @@ impl Rig {
         [agent, tests, ublk, target, &self.expectations_path]
     }
 
+    /// Those of them that decide what a test does; the other says what is made of it.
+    pub fn executables(&self) -> impl Iterator<Item = &Path> {
+        self.deciding_files().into_iter().filter(|file| *file != self.expectations_path)
+    }
+
+    /// Known defects of kernels.
+    pub fn expectations(&self) -> &Expectations {
+        &self.expectations
+    }
+
+    /// How the tests run.
+    pub fn options(&self) -> &Options {
+        &self.request.options
+    }
+
+    /// What a command that runs a test of the next run again needs beside test and seed.
+    pub fn repeat_with(&mut self, words: String) {
+        self.request.options.repro = words;
+    }
+
+    /// Counts the tests of the next run instead of telling of each, see [`Terminal::count`].
+    pub fn count(&mut self, title: &str, tests: usize) {
+        self.terminal.count(self.progress.task(title, None), tests);
+    }
+
     /// What getting a kernel takes.
     pub fn context(&self) -> Context<'_> {
         Context {

@@ -183,6 +183,11 @@ impl Task {
         self.bar.set_message(format!("{}{}", self.what, self.step));
     }
 
+    /// Does something that prints, with the bar out of its way.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
     /// Still working, with nothing to count.
     pub fn alive(&mut self) {
         if self.is_due() {

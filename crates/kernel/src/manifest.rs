@@ -17,6 +17,19 @@ use host::apt::Pin;
 pub struct Manifest {
     /// By name.
     pub kernel: BTreeMap<String, Entry>,
+    /// What is compared where nobody says.
+    #[serde(default)]
+    pub matrix: Matrix,
+}
+
+/// The kernels whose differences are of interest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Matrix {
+    /// Series of Linux, such as 7.2; whatever is newer than all of them is of interest, too.
+    pub series: Vec<Version>,
+    /// Of this series and later ones the oldest version is of interest as well as the newest.
+    pub oldest_since: Option<Version>,
 }
 
 /// One kernel: either packaged, or built from source, or a variation of another entry.
@@ -327,6 +340,9 @@ mod tests {
         let next = manifest.get("stock-next").expect("stock-next").packages.as_ref();
         assert!(next.expect("packaged").lock.is_none());
         assert!(manifest.recipe("source").expect("built").source.lock.is_some());
+        let series = &manifest.matrix.series;
+        assert!(series.contains(&version(7, 1, 0)), "bsg uring_cmd came with 7.1");
+        assert!(series.iter().all(|series| *series == series.series()), "{series:?}");
     }
 
     fn read(text: &str) -> Result<Manifest, Error> {

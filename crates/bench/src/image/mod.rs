@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::archive::Archive;
+pub(crate) use self::modules::module_files;
 pub use self::{images::Images, modules::Missing};
 use host::{
     apt,

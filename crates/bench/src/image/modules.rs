@@ -74,6 +74,11 @@ impl Index {
     }
 }
 
+/// Every module of a kernel, in the order of their names.
+pub(crate) fn module_files(modules_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    Ok(Index::read(modules_dir)?.files.into_values().collect())
+}
+
 /// Adds all modules under `dir`.
 fn collect(dir: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<(), Error> {
     for entry in fs::read_dir(dir).map_err(at("read", dir))? {

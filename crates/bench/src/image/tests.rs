@@ -161,7 +161,12 @@ fn programs_are_in_the_images_of_those_who_need_them() {
         ..Needs::DEFAULT
     };
     let of = [None, Some("tools"), Some("gone")].map(needs);
-    let tests = of.clone().map(|needs| Test { name: "t".into(), class: Class::Contract, needs });
+    let tests = of.clone().map(|needs| Test {
+        name: "t".into(),
+        function: "t".into(),
+        class: Class::Contract,
+        needs,
+    });
     let get = |name: &str| match name {
         "tools" => {
             Ok(Programs { archive: path.clone(), modules: vec!["sd_mod".into()], note: None })

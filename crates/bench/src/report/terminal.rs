@@ -8,6 +8,7 @@ use guest_protocol::{
 };
 
 use super::details;
+use host::progress::Task;
 use kernel::Kernel;
 
 use crate::{
@@ -31,6 +32,16 @@ pub struct Terminal {
     color: bool,
     /// Whether runs are told about.
     verbose: bool,
+    /// Where runs are counted instead, beside what fails.
+    count: Option<Count>,
+}
+
+/// How far a run has come.
+#[derive(Debug)]
+struct Count {
+    task: Task,
+    done: usize,
+    of: usize,
 }
 
 /// ANSI colours of the verdicts.
@@ -49,12 +60,23 @@ impl Terminal {
     pub fn new() -> Self {
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
         let color = is_terminal && std::env::var_os("NO_COLOR").is_none();
-        Terminal { color, verbose: true }
+        Terminal { color, verbose: true, count: None }
     }
 
     /// Nothing is said of how runs go from now on, for a command with runs for its details.
     pub fn mute(&mut self) {
         self.verbose = false;
+    }
+
+    /// From now on until [`Terminal::counted`], `task` says how many of `of` tests are done; only what
+    /// fails is told in full.
+    pub fn count(&mut self, task: Task, of: usize) {
+        self.count = Some(Count { task, done: 0, of });
+    }
+
+    /// The end of a run that was counted.
+    pub fn counted(&mut self) {
+        self.count = None;
     }
 
     /// A line of a command's own.
@@ -64,8 +86,10 @@ impl Terminal {
 
     /// A remark that belongs to no test.
     pub fn note(&self, text: &str) {
-        if self.verbose {
-            say!("note: {text}");
+        match &self.count {
+            Some(Count { task, .. }) => task.aside(|| say!("note: {text}")),
+            None if self.verbose => say!("note: {text}"),
+            None => {}
         }
     }
 
@@ -76,7 +100,7 @@ impl Terminal {
 
     /// A stage of the preparation and how long it took.
     pub fn stage(&self, name: &str, took: Duration, remark: &str) {
-        if self.verbose {
+        if self.verbose && self.count.is_none() {
             say!("{name:>8}  {:>7.3} s  {remark}", took.as_secs_f64());
         }
     }
@@ -91,7 +115,7 @@ impl Terminal {
             times.kernel.as_millis()
         );
         self.stage("boot", times.guest, &remark);
-        if !hello.missing_modules.is_empty() {
+        if self.count.is_none() && !hello.missing_modules.is_empty() {
             self.note(&format!("the kernel lacks {}", hello.missing_modules.join(", ")));
         }
     }
@@ -105,10 +129,25 @@ impl Terminal {
     }
 
     /// One test is over.
-    pub fn test(&self, record: &TestRecord, options: &Options) {
-        if !self.verbose {
-            return;
+    pub fn test(&mut self, record: &TestRecord, options: &Options) {
+        let mut count = self.count.take();
+        match &mut count {
+            None if self.verbose => self.told(record, options),
+            None => {}
+            Some(Count { task, done, of }) => {
+                // A test that ran with a culprit runs again.
+                *done = (*done + 1).min(*of);
+                task.step(&format!("{done} of {of} tests"));
+                task.alive();
+                if record.verdict == Verdict::New {
+                    task.aside(|| self.told(record, options));
+                }
+            }
         }
+        self.count = count;
+    }
+
+    fn told(&self, record: &TestRecord, options: &Options) {
         let (word, color) = self.word(record);
         let took = Duration::from_micros(record.total_us).as_secs_f64();
         let reason = match &record.verdict {

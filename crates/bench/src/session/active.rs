@@ -289,7 +289,12 @@ mod tests {
     use super::*;
 
     fn active() -> Active {
-        let test = Test { name: "a::b".into(), class: Class::Contract, needs: Needs::DEFAULT };
+        let test = Test {
+            name: "a::b".into(),
+            function: "a::b".into(),
+            class: Class::Contract,
+            needs: Needs::DEFAULT,
+        };
         Active::new(0, &test, Duration::from_secs(1), 0)
     }
 

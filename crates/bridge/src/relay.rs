@@ -7,13 +7,13 @@ use std::{
 
 use bsg::{Pointer, UringFrame, sqe::Sqe, uapi::Res2};
 use rustix::io::Errno;
-use ublk::{Buffer, Cqe, Memory, Op, Operation, Progress, Request, Work};
+use ublk::{Buffer, Cqe, Memory, Op, Operation, Progress, Request, Work, uapi::SECTOR_LEN};
 
 use crate::{
     bridge::Shared,
     log::{Event, Seen},
     order::{Order, Payload, order},
-    verdict::{Answer, Failure, Verdict, refused, verdict},
+    verdict::{Answer, Verdict, refused, verdict},
 };
 
 /// How long a unit that is busy, or not ready yet, is left alone.
@@ -30,8 +30,13 @@ pub(crate) struct Relay {
     order: Option<Order>,
     /// Where the data of the request is; a buffer is in the frame while a command is about.
     memory: Memory,
-    /// Bytes of the request, for one without data.
-    all: u32,
+    /// What the request wants.
+    op: Op,
+    flags: u32,
+    start_sector: u64,
+    sectors: u32,
+    /// Bytes of it that are done.
+    done: u32,
     place: (u16, u16),
     attempts: u8,
     since: Instant,
@@ -56,7 +61,11 @@ impl Relay {
             own: Some(own),
             order: None,
             memory: Memory::None,
-            all: 0,
+            op: Op::Flush,
+            flags: 0,
+            start_sector: 0,
+            sectors: 0,
+            done: 0,
             place: (0, 0),
             attempts: 0,
             since: Instant::now(),
@@ -73,14 +82,26 @@ impl Relay {
         self.shared = Some(shared.clone());
         self.place = (request.queue, request.tag);
         self.memory = memory;
-        self.all = match request.op {
-            Op::Flush => 0,
-            _ => u32::try_from(request.len_bytes()).unwrap_or(u32::MAX),
-        };
-        (self.attempts, self.since) = (0, Instant::now());
-        let Request { op, start_sector, sectors, .. } = *request;
+        let Request { op, flags, start_sector, sectors, .. } = *request;
+        (self.op, self.flags, self.start_sector, self.sectors) = (op, flags, start_sector, sectors);
+        (self.done, self.attempts, self.since) = (0, 0, Instant::now());
         self.note(|| Seen::Delivered { op, start_sector, sectors });
-        match order(request, &shared.disk) {
+        self.go_on()
+    }
+
+    /// Sends a command for what is not done yet.
+    fn go_on(mut self: Box<Self>) -> Progress {
+        let sectors = self.done / SECTOR_LEN;
+        let rest = Request {
+            op: self.op,
+            flags: self.flags,
+            start_sector: self.start_sector + u64::from(sectors),
+            sectors: self.sectors - sectors,
+            data: &mut [],
+            queue: self.place.0,
+            tag: self.place.1,
+        };
+        match order(&rest, &self.shared().disk) {
             Ok(order) => {
                 self.order = Some(order);
                 self.send(None)
@@ -117,6 +138,7 @@ impl Relay {
     fn aim(&mut self) {
         let order = *self.order();
         let timeout_ms = self.shared().patience.command.as_millis();
+        let done = usize::try_from(self.done).expect("an address has 64 bits");
         let frame = &mut self.frame;
         let Pointer::To(cdb) = &mut frame.request else { unreachable!("a frame has its CDB") };
         cdb[..order.cdb().len()].copy_from_slice(order.cdb());
@@ -125,11 +147,11 @@ impl Relay {
         (frame.command.din_xfer_len, frame.command.dout_xfer_len) = (0, 0);
         (frame.sqe.uring_cmd_flags, frame.sqe.buf_index) = (0, 0);
         let data = match std::mem::replace(&mut self.memory, Memory::None) {
-            Memory::Buffer(buffer) => Pointer::To(buffer),
+            Memory::Buffer(buffer) => Pointer::Into(buffer, done),
             Memory::Registered(index) => {
                 frame.sqe.buf_index = index;
                 self.memory = Memory::Registered(index);
-                Pointer::Fixed(0)
+                Pointer::Fixed(self.done.into())
             }
             Memory::None => Pointer::Null,
         };
@@ -174,15 +196,6 @@ impl Relay {
         Progress::Done(outcome, memory)
     }
 
-    /// A failure, or what was good before it: the driver delivers the rest of the request again, and that has the
-    /// failure to itself. There is no answer that says both.
-    fn fail(self: Box<Self>, failure: Failure) -> Progress {
-        match failure.good {
-            0 => self.end(Err(failure.errno)),
-            good => self.end(Ok(good)),
-        }
-    }
-
     fn judge(&self, cqe: &Cqe) -> Verdict {
         let words = cqe.big.expect("the ring has large completions");
         let outcome = Res2::from(words[0]);
@@ -220,20 +233,32 @@ impl Work for Relay {
         let patience = self.shared().patience;
         match verdict {
             Verdict::Done(_) if self.order().asked.len == 0 => {
-                let all = self.all;
+                let all = match self.op {
+                    Op::Flush => 0,
+                    _ => self.sectors.saturating_mul(SECTOR_LEN),
+                };
                 self.end(Ok(all))
             }
-            Verdict::Done(bytes) => self.end(Ok(bytes)),
-            Verdict::Failed(failure) => self.fail(failure),
+            // Not told to the driver: some take a part for the whole (ublk_drv.c:__ublk_complete_rq of Linux 7.3).
+            Verdict::Done(bytes) if bytes < self.order().asked.len => {
+                (self.done, self.attempts) = (self.done + bytes, 0);
+                self.go_on()
+            }
+            Verdict::Done(bytes) => {
+                let all = self.done + bytes;
+                self.end(Ok(all))
+            }
             Verdict::Retried(_) if self.attempts < patience.retries => {
                 self.attempts += 1;
                 self.send(None)
             }
-            Verdict::Retried(failure) => self.fail(failure),
             Verdict::Passes { pause, .. } if self.since.elapsed() < patience.request => {
                 self.send(pause.then_some(PAUSE))
             }
-            Verdict::Passes { failure, .. } => self.fail(failure),
+            // What is good has arrived, or is on the disk; an answer that says both there is not.
+            Verdict::Failed(failure)
+            | Verdict::Retried(failure)
+            | Verdict::Passes { failure, .. } => self.end(Err(failure.errno)),
         }
     }
 }

@@ -143,6 +143,8 @@ pub enum Pointer {
     Top,
     /// The window of a buffer. The length told to the kernel may differ from the window's.
     To(Buffer),
+    /// So many bytes behind the beginning of that window, or right behind its end.
+    Into(Buffer, usize),
     /// A place in a region, or right behind it, by its offset. The length told to the kernel may go past its end.
     In(Arc<Region>, usize),
     /// Any number, which the kernel looks up in the table of registered buffers and nowhere else: the address in a
@@ -155,7 +157,7 @@ impl Pointer {
     /// The number that goes into the field.
     ///
     /// # Panics
-    /// If it is [`Pointer::Fixed`], which is no address, or the offset in a region is behind it.
+    /// If it is [`Pointer::Fixed`], which is no address, or an offset is behind its memory.
     pub fn address(&mut self) -> u64 {
         match self {
             Pointer::Null => 0,
@@ -163,6 +165,10 @@ impl Pointer {
             Pointer::Kernel => 0xffff_8000_0000_0000,
             Pointer::Top => 0xffff_ffff_ffff_f000,
             Pointer::To(buffer) => buffer.address(),
+            Pointer::Into(buffer, offset) => {
+                assert!(*offset <= buffer.len(), "{offset} is behind the buffer");
+                buffer.address() + u64::try_from(*offset).expect("an address has 64 bits")
+            }
             Pointer::In(region, offset) => {
                 assert!(*offset <= region.len(), "{offset} is behind the region");
                 region.address() + u64::try_from(*offset).expect("an address has 64 bits")
@@ -174,7 +180,7 @@ impl Pointer {
     /// The buffer pointed to.
     pub fn buffer(&self) -> Option<&Buffer> {
         match self {
-            Pointer::To(buffer) => Some(buffer),
+            Pointer::To(buffer) | Pointer::Into(buffer, _) => Some(buffer),
             Pointer::Null
             | Pointer::Unmapped
             | Pointer::Kernel
@@ -187,7 +193,7 @@ impl Pointer {
     /// Gives the buffer back.
     pub fn into_buffer(self) -> Option<Buffer> {
         match self {
-            Pointer::To(buffer) => Some(buffer),
+            Pointer::To(buffer) | Pointer::Into(buffer, _) => Some(buffer),
             Pointer::Null
             | Pointer::Unmapped
             | Pointer::Kernel
@@ -223,6 +229,15 @@ mod tests {
         buffer.fill(0xaa);
         assert_eq!(buffer.pages()[2..4], [0, 0xaa]);
         assert_eq!(buffer.pages()[5002..5004], [0xaa, 0]);
+    }
+
+    #[test]
+    fn a_place_in_a_window_is_behind_its_beginning() {
+        let mut buffer = Buffer::at_offset(3, 5000).expect("two pages of memory");
+        let address = buffer.address();
+        let mut pointer = Pointer::Into(buffer, 4096);
+        assert_eq!(pointer.address(), address + 4096);
+        assert_eq!(pointer.into_buffer().expect("the buffer").len(), 5000);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use ublk::DataMode;
 use super::{BRIDGE, Bridged, asked, thin};
 use crate::bsg::{
     block,
+    block_path::ForgottenDisk,
     cdb::{self, Size},
     ways::Way,
 };
@@ -105,7 +106,7 @@ fn discards_and_zeroes_are_unmap_and_write_same(
 fn flush_and_fua_reach_the_unit() {
     declare!(Contract, BRIDGE);
     let medium = Medium::File { path: "bridge-flush".into() };
-    let lun = Lun::with(LunSpec { medium, ..thin() });
+    let lun = ForgottenDisk(Lun::with(LunSpec { medium, ..thin() }));
     let bridged = Bridged::to(lun.device(), DataMode::AutoBuf);
     let disk = bridged.open();
     assert_eq!(disk.attribute("queue/write_cache"), "write back");

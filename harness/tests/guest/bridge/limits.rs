@@ -1,6 +1,6 @@
 //! The device is what its disk is.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fs};
 
 use bridge::Disk;
 use bsg::Access;
@@ -10,6 +10,7 @@ use rstest::rstest;
 use ublk::DataMode;
 
 use super::{BRIDGE, Bridged, asked, errno, thin};
+use crate::bsg::block_path::ForgottenDisk;
 
 /// Attributes of a disk (Documentation/ABI/stable/sysfs-block) that the bridge has to have as `sd` has them.
 const SAME: [&str; 15] = [
@@ -60,7 +61,9 @@ fn assert_same(lun: &Lun) -> (Bridged, BlockDevice) {
 #[case::cache(LunSpec { medium: Medium::File { path: "bridge-limits".into() }, ..thin() })]
 fn device_has_the_limits_the_kernel_finds(#[case] spec: LunSpec) {
     declare!(Contract, BRIDGE);
-    let lun = Lun::with(spec);
+    let lun = ForgottenDisk(Lun::with(spec));
+    // sd may know the unit from a test before, when it had another medium (scsi_scan.c:scsi_rescan_device).
+    fs::write(lun.device().dir().join("rescan"), "1").expect("sd looks again");
     let (bridged, disk) = assert_same(&lun);
     drop(disk);
     bridged.delete();

@@ -5,6 +5,7 @@
 
 mod copies;
 mod data;
+mod death;
 mod faults;
 mod limits;
 mod programs;

@@ -1,7 +1,7 @@
 //! SCSI passthrough: SG_IO v4 and uring_cmd on bsg nodes, sg v3 beside them.
 
 pub(crate) mod block;
-mod block_path;
+pub(crate) mod block_path;
 mod buffers;
 pub(crate) mod cdb;
 mod changes;

@@ -22,7 +22,7 @@ use scsi_fault::{Effect, Rule, When};
 
 /// A unit whose disk the guest forgets when the test ends: what the kernel has learned of it, or was told, would
 /// befall the test that has the unit next.
-struct ForgottenDisk(Lun);
+pub(crate) struct ForgottenDisk(pub(crate) Lun);
 
 impl std::ops::Deref for ForgottenDisk {
     type Target = Lun;

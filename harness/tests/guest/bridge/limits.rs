@@ -98,7 +98,7 @@ fn write_to_a_write_protected_disk_is_eperm() {
     let lun = Lun::with(LunSpec { write_protect: true, ..thin() });
     let bridged = Bridged::to(lun.device(), DataMode::AutoBuf);
     let (result, entries) = asked(&lun, || {
-        let disk = std::fs::File::options().write(true).open(bridged.server.block_path())?;
+        let disk = fs::File::options().write(true).open(bridged.server.block_path())?;
         std::os::unix::fs::FileExt::write_all_at(&disk, &[1; 512], 0)
     });
     let errno = errno(result).expect("refused");

@@ -42,6 +42,13 @@ fn line(who: &str, words: &str) -> String {
     format!("{who:<11}  {words}")
 }
 
+#[expect(clippy::print_stdout, reason = "the timeline is the output")]
+fn tell(lines: &[String]) {
+    for line in lines {
+        println!("{}", told::line(line));
+    }
+}
+
 /// Every line is there, each at its place; that the target's lie between those of the server's that they answer is what
 /// makes it one clock.
 #[rstest]
@@ -141,7 +148,6 @@ fn line(who: &str, words: &str) -> String {
     ],
     "is content"
 )]
-#[expect(clippy::print_stdout, reason = "the timeline is the output")]
 fn fault_is_told_from_one_end_to_the_other(
     #[case] fault: &str,
     #[case] deed: Deed,
@@ -155,8 +161,8 @@ fn fault_is_told_from_one_end_to_the_other(
     let bridged = Bridged::to(lun.device(), DataMode::AutoBuf);
     let disk = bridged.open();
     lun.faults([Rule::new(fault, effect).when(When::default().lba(96, 103)).times(times)]);
-    let mut timeline = Timeline::begin();
-    let ((), journal) = asked(&lun, || {
+    let (timeline, journal) = asked(&lun, || {
+        let mut timeline = Timeline::begin();
         timeline.application(deed.words());
         let result = deed.by(&disk);
         timeline.application(match result {
@@ -166,11 +172,10 @@ fn fault_is_told_from_one_end_to_the_other(
                 format!("gets {}", name(errno))
             }
         });
+        timeline
     });
     let lines = timeline.told(&bridged.log.take(), &journal);
-    for line in &lines {
-        println!("{}", told::line(line));
-    }
+    tell(&lines);
     let seen: Vec<String> = lines.iter().map(|line| without_time(line).to_owned()).collect();
     let mut all = vec![line("application", deed.words())];
     all.extend(expected.iter().map(|(who, words)| line(who, words)));

@@ -131,13 +131,9 @@ fn bounced(lun: &Lun, disk: &BlockDevice, offset: usize) -> (usize, usize) {
 }
 
 /// A unit that sends the first block of a read and says it was all.
-#[track_caller]
-fn liar() -> Lun {
-    let lun = Lun::with(thin());
+fn liar() -> Rule {
     let effect = Effect::data_in(DataIn::Limit(512)).with_residual(0);
-    let rule = Rule::new("liar", effect).when(When::command("READ(10)")).times(Times::Always);
-    lun.faults([rule]);
-    lun
+    Rule::new("liar", effect).when(When::command("READ(10)")).times(Times::Always)
 }
 
 /// block/blk-map.c:blk_rq_map_user_iov: data of a registered buffer that does not lie as the way wants it (virtio-scsi:
@@ -146,7 +142,8 @@ fn liar() -> Lun {
 #[test]
 fn request_that_keeps_to_the_limits_is_not_bounced() {
     declare!(Contract, BRIDGE);
-    let lun = liar();
+    let lun = Lun::with(thin());
+    lun.faults([liar()]);
     let (disk, mut config) = config(lun.device(), DataMode::AutoBuf);
     let bridged = Bridged::with(lun.device(), disk.clone(), &config, PATIENT);
     let (pages, commands) = bounced(&lun, &bridged.open(), 0);
@@ -166,7 +163,9 @@ fn request_that_keeps_to_the_limits_is_not_bounced() {
 #[test]
 fn request_with_too_many_segments_is_bounced_or_refused() {
     declare!(Quirk, BRIDGE);
-    let lun = liar();
+    let lun = Lun::with(thin());
+    // A command that is refused does not come to the unit.
+    lun.possible_faults(0, [liar()]);
     let (disk, mut config) = config(lun.device(), DataMode::AutoBuf);
     config.params.types &= !param_type::SEGMENT;
     let bridged = Bridged::with(lun.device(), disk, &config, PATIENT);

@@ -24,6 +24,20 @@ const BLKDISCARD: u32 = 0x1277;
 /// `BLKZEROOUT`, `_IO(0x12, 127)`: offset and length in bytes.
 const BLKZEROOUT: u32 = 0x127f;
 
+/// What is done to the zones in a range (include/uapi/linux/blkzoned.h), by an ioctl with the first sector and the number
+/// of sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZoneCommand {
+    /// `BLKRESETZONE`, `_IOW(0x12, 131, struct blk_zone_range)`.
+    Reset,
+    /// `BLKOPENZONE`, `_IOW(0x12, 134, …)`.
+    Open,
+    /// `BLKCLOSEZONE`, `_IOW(0x12, 135, …)`.
+    Close,
+    /// `BLKFINISHZONE`, `_IOW(0x12, 136, …)`.
+    Finish,
+}
+
 /// An open block device. Transfers go past the page cache (`O_DIRECT`), so that each is what the
 /// driver sees.
 #[derive(Debug)]
@@ -90,6 +104,22 @@ impl BlockDevice {
     pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&self.file, flags, offset, len)?)
+    }
+
+    /// Does something to the zones in a range of sectors.
+    pub fn zones(&self, command: ZoneCommand, first: u64, sectors: u64) -> io::Result<()> {
+        let fd = self.file.as_fd();
+        let range = [first, sectors];
+        // SAFETY: the kernel reads two 64-bit numbers, `struct blk_zone_range`, and nothing else, for each of them.
+        let done = unsafe {
+            match command {
+                ZoneCommand::Reset => ioctl(fd, Setter::<0x4010_1283, [u64; 2]>::new(range)),
+                ZoneCommand::Open => ioctl(fd, Setter::<0x4010_1286, [u64; 2]>::new(range)),
+                ZoneCommand::Close => ioctl(fd, Setter::<0x4010_1287, [u64; 2]>::new(range)),
+                ZoneCommand::Finish => ioctl(fd, Setter::<0x4010_1288, [u64; 2]>::new(range)),
+            }
+        };
+        Ok(done?)
     }
 
     /// Capacity in sectors of 512 bytes, whatever the logical block length.

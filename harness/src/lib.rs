@@ -23,7 +23,7 @@ pub mod sysfs;
 pub mod timeline;
 pub mod ublk_device;
 
-pub use block::BlockDevice;
+pub use block::{BlockDevice, ZoneCommand};
 pub use child::Child;
 pub use declaration::{DECLARATIONS, write_manifest};
 pub use guest_protocol::needs::{Class, Declaration, Feature, HostShape, Module, Needs, ScsiHost};

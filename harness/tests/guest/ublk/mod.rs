@@ -20,3 +20,4 @@ mod recovery;
 mod results;
 mod shared;
 mod shared_data;
+mod zoned;

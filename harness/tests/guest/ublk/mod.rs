@@ -9,6 +9,7 @@ mod faults;
 mod flags;
 pub(crate) mod killed;
 mod lifecycle;
+mod limits;
 pub(crate) mod modes;
 mod privilege;
 mod program;

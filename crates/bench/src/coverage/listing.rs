@@ -58,6 +58,7 @@ fn excused(file: &Measured) -> String {
     for (line, reason) in &file.unreachable.reasons {
         let Some(first) = with_code(line) else { continue };
         match first {
+            Some(_) if file.unreachable.by_luck.contains(line) => {}
             Some(who) => text.push_str(&format!(
                 "{line:>6}  was reached by {who}, and is said to be out of reach: {reason}\n"
             )),
@@ -210,6 +211,7 @@ mod tests {
         let reasons = [(3, "no a"), (8, "no x"), (9, "no x")];
         let unreachable = OfFile {
             reasons: reasons.map(|(line, reason)| (line, reason.to_owned())).into(),
+            by_luck: BTreeSet::new(),
             strays: vec!["it".to_owned()],
         };
         let file = Measured { unreachable, ..file() };
@@ -222,6 +224,9 @@ mod tests {
                     there: it\n";
         assert!(gaps(&file).ends_with(said), "{}", gaps(&file));
         assert!(!gaps(&file).contains("return -EIO;"), "{}", gaps(&file));
+        let lucky = OfFile { by_luck: BTreeSet::from([3]), ..file.unreachable.clone() };
+        let lucky = Measured { unreachable: lucky, ..file.clone() };
+        assert!(!gaps(&lucky).contains("no a"), "{}", gaps(&lucky));
         let listed = annotated(&file, file.source.as_deref().expect("source"));
         assert!(listed.contains("     8 x \t\treturn -EIO;\n"), "{listed}");
     }

@@ -43,7 +43,7 @@ pub struct Report {
 }
 
 /// One file with its source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Measured {
     pub(super) coverage: FileCoverage,
     /// Its lines, if the source is at hand.

@@ -1,6 +1,10 @@
 //! `images/kernel/unreachable.toml`: lines that no test can reach, each with its reason.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use kernel::mutation;
 use serde::Deserialize;
@@ -26,6 +30,9 @@ struct Row {
     function: String,
     find: String,
     reason: String,
+    /// Some runs reach them.
+    #[serde(default)]
+    by_luck: bool,
 }
 
 /// What the list says of one file of one kernel.
@@ -33,6 +40,8 @@ struct Row {
 pub(super) struct OfFile {
     /// Its lines, with and without code, and why they cannot be reached.
     pub(super) reasons: BTreeMap<u32, String>,
+    /// Those of them that are reached now and then, which is no mistake of the list.
+    pub(super) by_luck: BTreeSet<u32>,
     /// What has no place in this kernel's source.
     pub(super) strays: Vec<String>,
 }
@@ -56,9 +65,14 @@ impl Unreachable {
         let mut of_file = OfFile::default();
         for row in self.rows.iter().filter(|row| row.file == file) {
             match mutation::lines_of(text, file, &row.function, &row.find) {
-                Ok(lines) => of_file.reasons.extend(lines.map(|line| {
-                    (u32::try_from(line).expect("files are short"), row.reason.clone())
-                })),
+                Ok(lines) => {
+                    for line in lines.map(|line| u32::try_from(line).expect("files are short")) {
+                        of_file.reasons.insert(line, row.reason.clone());
+                        if row.by_luck {
+                            of_file.by_luck.insert(line);
+                        }
+                    }
+                }
                 Err(error) => of_file.strays.push(error.to_string()),
             }
         }
@@ -88,9 +102,11 @@ mod tests {
 
     #[test]
     fn lines_have_their_reason_and_strays_are_told() {
-        let list = list(&[row("return -EIO;", "no x"), row("return 1;", "so")].concat());
+        let lucky = row("return 0;", "x") + "by-luck = true\n";
+        let list = list(&[row("return -EIO;", "no x"), row("return 1;", "so"), lucky].concat());
         let of_file = list.clone().expect("valid").of("a.c", TEXT);
-        assert_eq!(of_file.reasons, BTreeMap::from([(4, "no x".to_owned())]));
+        let reasons = [(4, "no x".to_owned()), (5, "x".to_owned())];
+        assert_eq!((of_file.reasons, of_file.by_luck), (reasons.into(), [5].into()));
         assert_eq!(of_file.strays, ["a.c: f has \"return 1;\" 0 times, not once"]);
         assert_eq!(list.expect("valid").of("b.c", TEXT), OfFile::default());
     }

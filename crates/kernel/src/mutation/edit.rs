@@ -199,8 +199,8 @@ static const struct ops ops = {
     #[test]
     fn lines_are_those_the_text_stands_in() {
         let lines = |find: &str| lines_of(TEXT, "a.c", "twice", find).expect("once");
-        assert_eq!(lines("if (a < 0) {"), 13..=13);
-        assert_eq!(lines("\t\treturn twice(-a, b);\n\t}\n"), 14..=15);
+        assert_eq!(lines("if (a < 0) {"), 14..=14);
+        assert_eq!(lines("\t\treturn twice(-a, b);\n\t}\n"), 15..=16);
         let missing = lines_of(TEXT, "a.c", "half", "return a + a;").expect_err("of another");
         assert_eq!(missing.to_string(), "a.c: half has \"return a + a;\" 0 times, not once");
     }

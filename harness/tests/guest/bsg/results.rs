@@ -1,14 +1,20 @@
 //! What a device answers, as the initiator is told it: statuses, sense data of each length, residuals.
 
-use bsg::{Access, Buffer, Data, Raw, Request, UringFrame, V4Frame};
+use bsg::{Access, Buffer, Data, Errno, Raw, Request, UringFrame, V4Frame};
 use fault::Times;
-use harness::{Lun, declare};
+use harness::{HostShape, Lun, Needs, ScsiHost, declare};
 use rstest::rstest;
 use scsi_fault::{Effect, Rule, Sense, When};
 
 use super::{
     cdb::{self, Size},
     ways::{URING_CMD, Way, execute, sg_io_v4, soon, uring_cmd},
+};
+
+/// A host whose transfers have at most 64 blocks.
+const SHORT: Needs = Needs {
+    host: ScsiHost::Own(HostShape { max_sectors: Some(64), ..HostShape::DEFAULT }),
+    ..Needs::DEFAULT
 };
 
 fn always(lun: &Lun, effect: Effect) {
@@ -179,4 +185,39 @@ fn cdb_of_each_length_arrives_whole(#[values(Way::SgIoV4, Way::UringCmd)] way: W
         let digits: String = cdb.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(entry.cdb, format!("{digits:0<64}"), "{len}");
     }
+}
+
+/// drivers/scsi/virtio_scsi.c:virtscsi_complete_cmd takes status and sense data of every response, and the host status
+/// beside them (virtio 1.2, 5.6.6.1; include/scsi/scsi_status.h).
+#[rstest]
+fn sense_beside_a_failed_response_is_returned(#[values(Way::SgIoV4, Way::UringCmd)] way: Way) {
+    declare!(Contract);
+    let lun = Lun::fresh();
+    let sense = sense(0x70, 10);
+    let mut way = way.open(lun.device());
+    for (response, host_status) in [("ABORTED", 5), ("BAD TARGET", 4), ("TARGET FAILURE", 4)] {
+        let effect =
+            Effect { response: Some(response.into()), ..Effect::sense(Sense::raw(&sense)) };
+        always(&lun, effect);
+        let read = Request::new(&cdb::read(Size::Ten, 0, 1)).data_in(512);
+        let done = execute(&mut *way, read);
+        let statuses = (done.device_status, done.driver_status, done.host_status);
+        assert_eq!((statuses, done.sense), ((2, 8, host_status), sense.clone()), "{response}");
+    }
+}
+
+/// block/blk-map.c:blk_rq_map_user: what is longer than the host's `max_sectors` is EINVAL, and is not sent without its
+/// data.
+#[rstest]
+fn data_that_is_too_long_is_not_sent(#[values(Way::SgIoV4, Way::UringCmd)] way: Way) {
+    declare!(Contract, SHORT);
+    let lun = Lun::fresh();
+    let mut way = way.open(lun.device());
+    let read = |blocks: u8| {
+        Request::new(&cdb::read(Size::Ten, 0, blocks)).data_in(usize::from(blocks) * 512)
+    };
+    let refused = way.execute(read(65)).expect_err("too long");
+    assert_eq!(refused.errno(), Some(Errno::INVAL), "{refused}");
+    assert_eq!(lun.journal().entries, []);
+    assert_eq!(execute(&mut *way, read(64)).residual, 0);
 }

@@ -2,7 +2,7 @@
 
 use bsg::{Access, BsgUring, SgIoctl, UringFrame};
 use fault::Times;
-use harness::{Lun, assert::assert_good, declare};
+use harness::{HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare};
 use scsi_fault::{Effect, Hold, Rule, When};
 
 use super::{OWN_HOST, execute, read, scenario, statuses, test_unit_ready, unit_with, write};
@@ -10,6 +10,11 @@ use crate::bsg::{
     cdb,
     ways::{soon, uring_cmd},
 };
+
+/// A unit has a fair share of the tags only, until those beside it have been idle for some seconds
+/// (block/blk-mq.h:hctx_may_queue, block/blk-mq.c:blk_mq_timeout_work); a quarter of these is more than enough.
+const MANY_TAGS: Needs =
+    Needs { host: ScsiHost::Own(HostShape { tags: Some(512), ..HostShape::DEFAULT }), ..OWN_HOST };
 
 fn reading(name: &str, effect: Effect) -> Rule {
     Rule::new(name, effect).when(When::command("READ(10)"))
@@ -128,7 +133,7 @@ fn command_that_never_completes_is_ended_by_a_reset() {
 /// With 100 commands held, a thousand others on the same queue complete.
 #[test]
 fn held_commands_keep_no_worker() {
-    declare!(Contract, OWN_HOST);
+    declare!(Contract, MANY_TAGS);
     let lun = Lun::fresh();
     lun.faults([reading("held", Effect::hold()).times(Times::First(100))]);
     let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);

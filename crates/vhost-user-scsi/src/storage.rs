@@ -103,6 +103,8 @@ fn probe() -> io::Result<IoUring> {
     let knows = |opcode| probe.is_supported(opcode);
     // The kernel has its own copy of a list of pieces once it has taken an operation.
     let copies = ring.params().is_feature_submit_stable();
+    // A filter of system calls may let a ring be made, and not be entered.
+    ring.submitter().submit()?;
     if copies && knows(opcode::Readv::CODE) && knows(opcode::Fsync::CODE) {
         Ok(ring)
     } else {
@@ -119,7 +121,8 @@ impl Shared {
         let FileWait { file, operation } = wait.file();
         let fd = types::Fd(file.as_raw_fd());
         let state = &mut self.state();
-        if state.in_flight.len() >= IN_FLIGHT_MAX as usize {
+        let is_full = state.in_flight.len() >= IN_FLIGHT_MAX as usize;
+        if is_full || command.data_in_slices().len() > IOV_MAX {
             return Some((command, wait));
         }
         let number = state.next;
@@ -187,10 +190,11 @@ impl Shared {
 
 /// Whether it is worth trying again at once. It is our own ring, and a good one: nothing else can be wrong.
 fn passes(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
+    let code = error.raw_os_error();
+    matches!(code, Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
 }
 
-/// The memory of the first `len` bytes, or of as many as one operation takes: the rest is an operation cut short.
+/// The memory of the first `len` bytes.
 fn pieces(slices: &[VolatileSlice<'_>], len: u64) -> Vec<libc::iovec> {
     let mut left = usize::try_from(len).unwrap_or(usize::MAX);
     let piece = |slice: &VolatileSlice<'_>| {
@@ -199,15 +203,15 @@ fn pieces(slices: &[VolatileSlice<'_>], len: u64) -> Vec<libc::iovec> {
         let iov_base = slice.ptr_guard_mut().as_ptr().cast();
         (iov_len > 0).then_some(libc::iovec { iov_base, iov_len })
     };
-    slices.iter().filter_map(piece).take(IOV_MAX).collect()
+    slices.iter().filter_map(piece).collect()
 }
 
 /// Ends a command by the result of its operation: a count, or an error as a negative number.
 fn end(target: &Target, command: Command, wait: Wait, result: i32) {
     let result = match u64::try_from(result) {
         Ok(moved) => Some(Ok(moved)),
-        // The thread that began it has ended; nothing was done.
-        Err(_) if result == -libc::ECANCELED => None,
+        // The thread that began it has ended, or was about to: it is as if nothing had been done.
+        Err(_) if matches!(-result, libc::ECANCELED | libc::EINTR) => None,
         Err(_) => Some(Err(io::Error::from_raw_os_error(-result))),
     };
     if let Some(finished) = command.has_waited(target, wait, result) {

@@ -10,7 +10,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, fcntl_getfl, seek},
+    fs::{
+        Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, fcntl_getfl, fcntl_setfl,
+        seek,
+    },
     io::Errno,
     process::geteuid,
 };
@@ -40,6 +43,8 @@ impl FileMedium {
     /// device.
     pub fn open(path: &Path, len: u64, read_only: bool, thin: bool) -> io::Result<Self> {
         let file = Arc::new(Self::open_file(path, len, read_only)?);
+        // It is no pipe. An io_uring would take the flag for a wish not to be waited for.
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
         let metadata = file.metadata()?;
         let maps = !thin && metadata.is_file() && tells_what_is_resident(&file, &metadata)?;
         let mapped = if maps { Mapped::new(&file, len) } else { None };

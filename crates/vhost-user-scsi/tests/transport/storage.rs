@@ -124,7 +124,7 @@ fn file_that_was_cut_is_a_medium_error_with_its_block(#[case] io_uring: bool) {
     let disk = Disk::new(io_uring);
     let guest = disk.daemon.guest();
     let bytes = fill(&guest);
-    disk.evict();
+    let can_wait = disk.evict() && io_uring;
     let file = File::options().write(true).open(&disk.path).expect("the medium");
     file.set_len(20 * 512).expect("cut");
     let read = guest.command(UNIT, &read_10(16, 8), &[], 4096);
@@ -132,6 +132,7 @@ fn file_that_was_cut_is_a_medium_error_with_its_block(#[case] io_uring: bool) {
     assert!(read.data_in[..2048] == bytes[16 * 512..20 * 512]);
     assert_eq!((read.sense[0], read.sense[2], read.sense[12], read.sense[13]), (0xf0, 3, 0x11, 0));
     assert_eq!(read.sense[3..7], [0, 0, 0, 20]);
+    assert_eq!(disk.waits() > 0, can_wait);
 }
 
 /// ORDERED (1) comes after everything before it (SAM, Task attributes), whoever waits.
@@ -140,7 +141,7 @@ fn ordered_command_comes_after_what_waits_for_storage() {
     let disk = Disk::new(true);
     let guest = disk.daemon.guest();
     fill(&guest);
-    disk.evict();
+    let can_wait = disk.evict();
     let send = |tag, attribute, cdb: &[u8], room| {
         let mut bytes = request(UNIT, tag, cdb);
         bytes[16] = attribute;
@@ -159,6 +160,7 @@ fn ordered_command_comes_after_what_waits_for_storage() {
     assert_eq!(heads[32], ordered);
     assert!(before.iter().all(|head| heads[..32].contains(head)));
     assert!(behind.iter().all(|head| heads[33..].contains(head)));
+    assert_eq!(disk.waits() > 0, can_wait);
 }
 
 /// A ring is given back when everything popped from it has come back, and nothing comes later.
@@ -167,8 +169,9 @@ fn stopped_ring_hears_nothing_of_what_waited() {
     let disk = Disk::new(true);
     let guest = disk.daemon.guest();
     fill(&guest);
+    let mut can_wait = false;
     for _ in 0..20 {
-        disk.evict();
+        can_wait = disk.evict();
         let mut guest = disk.daemon.other_guest();
         let submitted = read_all(&guest);
         for queue in (0..4).map(|queue| REQUEST_QUEUE + queue) {
@@ -179,6 +182,7 @@ fn stopped_ring_hears_nothing_of_what_waited() {
             guest.start_ring(queue, base);
         }
     }
+    assert_eq!(disk.waits() > 0, can_wait);
     let after = guest.command(UNIT, &read_10(0, 1), &[], 512);
     assert_eq!((after.response, after.status), (0, 0));
 }

@@ -6,7 +6,7 @@ use bsg::{Access, BsgUring, Cancel, Errno, Link, Pointer, Request, Shape, UringF
 use harness::{Feature, HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare, wait};
 use rstest::rstest;
 
-use super::ways::{URING_CMD, execute, soon, uring_cmd};
+use super::ways::{MANY_TAGS, URING_CMD, execute, soon, uring_cmd};
 
 #[path = "../../../../crates/bsg/examples/in_flight.rs"]
 #[expect(dead_code, reason = "main runs outside the guest")]
@@ -24,10 +24,6 @@ const fn own_host(shape: HostShape) -> Needs {
 }
 
 const HOLDS: Needs = own_host(HostShape::DEFAULT);
-
-/// A unit has a fair share of the tags only, until those beside it have been idle for some seconds
-/// (block/blk-mq.h:hctx_may_queue, block/blk-mq.c:blk_mq_timeout_work); a quarter of these is more than enough.
-const MANY_TAGS: Needs = own_host(HostShape { tags: Some(512), ..HostShape::DEFAULT });
 
 fn test_unit_ready() -> UringFrame {
     Request::new(&[0; 6]).into()

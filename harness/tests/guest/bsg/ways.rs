@@ -10,11 +10,16 @@ use bsg::{
     Access, BsgIoctl, BsgUring, Completion, Passthrough, Request, SgIoctl, UringCompletion,
     UringFrame,
 };
-use harness::{Feature, Lun, Needs, ScsiDevice, scsi_debug};
+use harness::{Feature, HostShape, Lun, Needs, ScsiDevice, ScsiHost, scsi_debug};
 
 /// What a test needs that goes through uring_cmd alone: bsg nodes have taken it since Linux 7.1.
 pub(crate) const URING_CMD: Needs =
     Needs { features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]), ..Needs::DEFAULT };
+
+/// A host of the test's own with so many tags that one unit has enough of them: it has a fair share only, until those
+/// beside it have been idle for some seconds (block/blk-mq.h:hctx_may_queue, block/blk-mq.c:blk_mq_timeout_work).
+pub(crate) const MANY_TAGS: Needs =
+    Needs { host: ScsiHost::Own(HostShape { tags: Some(512), ..HostShape::DEFAULT }), ..URING_CMD };
 
 /// A way into the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

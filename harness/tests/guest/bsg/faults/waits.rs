@@ -2,19 +2,14 @@
 
 use bsg::{Access, BsgUring, SgIoctl, UringFrame};
 use fault::Times;
-use harness::{HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare};
+use harness::{Lun, assert::assert_good, declare};
 use scsi_fault::{Effect, Hold, Rule, When};
 
 use super::{OWN_HOST, execute, read, scenario, statuses, test_unit_ready, unit_with, write};
 use crate::bsg::{
     cdb,
-    ways::{soon, uring_cmd},
+    ways::{MANY_TAGS, soon, uring_cmd},
 };
-
-/// A unit has a fair share of the tags only, until those beside it have been idle for some seconds
-/// (block/blk-mq.h:hctx_may_queue, block/blk-mq.c:blk_mq_timeout_work); a quarter of these is more than enough.
-const MANY_TAGS: Needs =
-    Needs { host: ScsiHost::Own(HostShape { tags: Some(512), ..HostShape::DEFAULT }), ..OWN_HOST };
 
 fn reading(name: &str, effect: Effect) -> Rule {
     Rule::new(name, effect).when(When::command("READ(10)"))

@@ -117,7 +117,7 @@ impl Session {
         let session = Session {
             clock_offset_us,
             accel: config.accel,
-            hosts: Hosts::new(target),
+            hosts: Hosts::new(target, config.accel.slowdown()),
             settings,
             vm,
             events,

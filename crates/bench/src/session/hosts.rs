@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     path::Path,
     sync::mpsc::Sender,
+    time::{Duration, Instant},
 };
 
 use control::{Faults, JournalPage, LunAddress, LunSpec};
@@ -22,13 +23,18 @@ use crate::{
 pub(super) struct Hosts {
     shared: Target,
     own: BTreeMap<RunId, Own>,
-    /// Places in [`SPARE_SLOTS`] that hold no host, the one that has rested longest first.
-    free: VecDeque<usize>,
+    /// Places in [`SPARE_SLOTS`] that hold no host and until when they rest, the first to end it in front.
+    free: VecDeque<(usize, Instant)>,
+    /// How long a slot rests. A guest may eject a slot once more after QEMU has said that its device is
+    /// gone, and would take the next device with it: QEMU names a slot to the guest again, whenever it
+    /// names another, until it is ejected, and the guest works off what it was told in order.
+    rest: Duration,
 }
 
-/// How many slots rest. A guest may eject a slot once more after QEMU has said that its device is
-/// gone, and would take the next device with it.
-const RESTING: usize = 2;
+/// How many slots are kept for what a running test plugs itself.
+const SPARE: usize = 2;
+/// How long a slot rests, before the stretch for emulation.
+const REST: Duration = Duration::from_millis(300);
 
 /// The host of one test.
 #[derive(Debug)]
@@ -78,8 +84,11 @@ fn name(run: RunId) -> String {
 }
 
 impl Hosts {
-    pub(super) fn new(shared: Target) -> Self {
-        Hosts { shared, own: BTreeMap::new(), free: (0..SPARE_SLOTS.len()).collect() }
+    /// Nothing is plugged; `slowdown` is that of the guest.
+    pub(super) fn new(shared: Target, slowdown: u32) -> Self {
+        let rested = Instant::now();
+        let free = (0..SPARE_SLOTS.len()).map(|slot| (slot, rested)).collect();
+        Hosts { shared, own: BTreeMap::new(), free, rest: REST * slowdown }
     }
 
     /// Gives a run the host it declared: nothing to do for the shared one.
@@ -104,8 +113,11 @@ impl Hosts {
         let target = Target::start(binary, dir, &name, PoolSize::OWN, identity, events);
         let target = target.map_err(|error| error.to_string())?;
         let slots = self.free.drain(..usize::from(nexuses)).enumerate();
-        let adapter =
-            |(nexus, slot)| Adapter { id: format!("{name}-{nexus}"), slot, place: Place::Plugged };
+        let adapter = |(nexus, (slot, _))| Adapter {
+            id: format!("{name}-{nexus}"),
+            slot,
+            place: Place::Plugged,
+        };
         let adapters: Vec<_> = slots.map(adapter).collect();
         for (Adapter { id, slot, .. }, socket) in adapters.iter().zip(target.sockets()) {
             let plugged = vm.plug_host(id, &SPARE_SLOTS[*slot], socket, shape, reconnects);
@@ -119,7 +131,12 @@ impl Hosts {
     pub(super) fn has_room(&self, host: ScsiHost) -> bool {
         match host {
             ScsiHost::Shared => true,
-            ScsiHost::Own(shape) => self.free.len() >= RESTING + usize::from(shape.nexus_count()),
+            ScsiHost::Own(shape) => {
+                let count = usize::from(shape.nexus_count());
+                let now = Instant::now();
+                let rested = self.free.iter().take_while(|(_, until)| *until <= now).count();
+                rested >= count && self.free.len() >= SPARE + count
+            }
         }
     }
 
@@ -254,16 +271,16 @@ impl Hosts {
         Ok(())
     }
 
-    /// Plugs HBAs in place of those that are gone, each into another slot: see [`RESTING`].
+    /// Plugs HBAs in place of those that are gone, each into another slot, for its own has to rest.
     pub(super) fn plug_again(&mut self, run: RunId, vm: &mut Vm) -> Result<(), String> {
-        let free = &mut self.free;
+        let (free, until) = (&mut self.free, Instant::now() + self.rest);
         let own = self.own.get_mut(&run).ok_or(NO_OWN_HOST)?;
         if !own.is_gone() {
             return Err("the guest has not given it up".into());
         }
         for (adapter, socket) in own.adapters.iter_mut().zip(own.target.sockets()) {
-            let slot = free.pop_front().ok_or("no PCI slot is free")?;
-            free.push_back(std::mem::replace(&mut adapter.slot, slot));
+            let (slot, _) = free.pop_front().ok_or("no PCI slot is free")?;
+            free.push_back((std::mem::replace(&mut adapter.slot, slot), until));
             adapter.id.push_str("-again");
             vm.plug_host(&adapter.id, &SPARE_SLOTS[slot], socket, own.shape, own.reconnects)
                 .map_err(|error| error.to_string())?;
@@ -299,7 +316,8 @@ impl Hosts {
         let journals = if bad { target.journals(run).unwrap_or_default() } else { Vec::new() };
         target.release(run, bad);
         let adapters = self.own.remove(&run).into_iter().flat_map(|own| own.adapters);
-        self.free.extend(adapters.map(|adapter| adapter.slot));
+        let until = Instant::now() + self.rest;
+        self.free.extend(adapters.map(|adapter| (adapter.slot, until)));
         journals
     }
 }

@@ -94,19 +94,14 @@ fn request(args: &Args, test: &str) -> rig::Request {
         accel: Wish::Auto,
         options: Options {
             repeat: args.rounds,
-            until_fail: false,
             fail_fast: true,
-            shuffle: false,
             seed: vm_test::seed_from_clock(),
             cases: 1,
-            repro: String::new(),
-            append: String::new(),
             cpus: args.smp,
-            memory_mib: 512,
-            jobs: 1,
-            keep: false,
             deadline: Duration::from_secs(60),
-            boot_deadline: Duration::from_secs(20),
+            // Another machine would be measured too.
+            machines: 1,
+            ..Options::default()
         },
         expectations: None,
     }

@@ -1,6 +1,6 @@
 //! `cargo xtask coverage`.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use bench::{
     accel::Wish,
@@ -52,23 +52,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let options = Options {
-        repeat: 1,
-        until_fail: false,
-        fail_fast: false,
-        shuffle: false,
-        seed: vm_test::seed_from_clock(),
-        cases: vm_test::CASES,
-        repro: String::new(),
-        append: String::new(),
-        cpus: 1,
-        memory_mib: 512,
-        // Who was first is known only if tests run one after the other.
-        jobs: 1,
-        keep: false,
-        deadline: Duration::from_secs(20),
-        boot_deadline: Duration::from_secs(20),
-    };
+    // Who was first is known only if tests of a guest run one after the other, as they do by default.
+    let options = Options { seed: vm_test::seed_from_clock(), ..Options::default() };
     let Subject::Kernel(kernel) = args.kernel.subject()? else {
         anyhow::bail!("coverage is measured on one kernel: give --kernel instead of --compare");
     };

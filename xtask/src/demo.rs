@@ -66,20 +66,10 @@ fn request(args: &Args) -> rig::Request {
         apt: apt::Options { mirror: args.mirror.clone(), keyring: None },
         accel: Wish::Auto,
         options: Options {
-            repeat: 1,
-            until_fail: false,
-            fail_fast: false,
-            shuffle: false,
             seed: vm_test::seed_from_clock(),
             cases: 1,
-            repro: String::new(),
-            append: String::new(),
-            cpus: 1,
-            memory_mib: 512,
-            jobs: 1,
-            keep: false,
             deadline: Duration::from_secs(60),
-            boot_deadline: Duration::from_secs(20),
+            ..Options::default()
         },
         expectations: None,
     }

@@ -1,6 +1,6 @@
 //! `cargo xtask matrix`.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use bench::{
     accel::Wish,
@@ -8,7 +8,6 @@ use bench::{
     matrix::{self, Request},
     rig,
     scheduler::Options,
-    vm_test,
 };
 use clap::Parser;
 use host::{apt, progress::Progress};
@@ -117,22 +116,7 @@ struct Line {
 }
 
 fn options() -> Options {
-    Options {
-        repeat: 1,
-        until_fail: false,
-        fail_fast: false,
-        shuffle: false,
-        seed: SEED,
-        cases: vm_test::CASES,
-        repro: String::new(),
-        append: String::new(),
-        cpus: 1,
-        memory_mib: 512,
-        jobs: 1,
-        keep: false,
-        deadline: Duration::from_secs(20),
-        boot_deadline: Duration::from_secs(20),
-    }
+    Options { seed: SEED, ..Options::default() }
 }
 
 #[cfg(test)]

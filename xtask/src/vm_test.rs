@@ -95,6 +95,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..))]
     mem: u32,
 
+    /// Guests that run side by side [default: one for each CPU of the host, up to 4; one with --keep].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    machines: Option<u16>,
+
     /// Tests that run side by side in a guest; more than one pays with several virtual CPUs only.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     jobs: u16,
@@ -158,6 +162,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         append: args.append.clone(),
         cpus: args.smp,
         memory_mib: args.mem,
+        machines: args.machines.map_or_else(|| Options::default().machines, usize::from),
         jobs: args.jobs.into(),
         keep: args.keep,
         deadline: Duration::from_secs(args.deadline.into()),

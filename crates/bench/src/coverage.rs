@@ -123,14 +123,6 @@ impl Coverage {
         Ok(recorder)
     }
 
-    /// Says that on the machine booted last, all that has happened since the last such word was the
-    /// doing of `who`.
-    pub fn belongs_to(&self, who: &str) {
-        if let Some(machine) = self.lock().last() {
-            machine.belongs_to(who);
-        }
-    }
-
     /// The machines so far, in the order they were booted.
     pub fn machines(&self) -> Vec<Arc<Recorder>> {
         self.lock().clone()

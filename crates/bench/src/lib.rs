@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod accel;
+pub mod agenda;
 pub mod cargo;
 pub mod compare;
 pub mod coverage;

@@ -4,6 +4,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use crate::{
     qemu::{self, Qemu, fetch},
     report::Terminal,
     run_dir::RunDir,
-    scheduler::{Bench, Options, Results},
+    scheduler::{Bench, Desk, Options, Results},
     session::{BootError, Session, Settings},
     vm::{Accel, VmConfig},
 };
@@ -225,7 +226,7 @@ impl Rig {
         let remark = format!("{}: {reason}", accel.name());
         self.terminal.stage("accel", stage.elapsed(), &remark);
 
-        let mut bench = Bench {
+        let bench = Bench {
             options: &self.request.options,
             kernel,
             qemu: &qemu,
@@ -235,11 +236,15 @@ impl Rig {
             accel,
             coverage,
             expectations: &self.expectations,
-            decoder: Decoder::new(kernel),
-            run_dir: &mut run_dir,
-            terminal: &mut self.terminal,
+            decoder: Mutex::new(Decoder::new(kernel)),
+            run_dir: &run_dir,
+            desk: Mutex::new(Desk { terminal: &mut self.terminal, results: Results::default() }),
         };
-        Ok(bench.run(tests))
+        let results = bench.run(tests);
+        if results.kept {
+            run_dir.keep();
+        }
+        Ok(results)
     }
 
     fn note(&self, text: Option<&str>) {

@@ -10,6 +10,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use rustix::{
@@ -23,7 +24,7 @@ pub struct RunDir {
     path: PathBuf,
     _lock: File,
     keep: bool,
-    machines: u32,
+    machines: AtomicU32,
 }
 
 impl RunDir {
@@ -38,14 +39,13 @@ impl RunDir {
         let lock = File::create(&unheld)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         fs::rename(unheld, path.join("lock"))?;
-        Ok(RunDir { path, _lock: lock, keep: false, machines: 0 })
+        Ok(RunDir { path, _lock: lock, keep: false, machines: AtomicU32::new(0) })
     }
 
     /// A path for the files of the next machine; no two get the same, whatever became of the others.
-    pub fn machine(&mut self) -> PathBuf {
-        let path = self.path.join(format!("vm{}", self.machines));
-        self.machines += 1;
-        path
+    pub fn machine(&self) -> PathBuf {
+        let number = self.machines.fetch_add(1, Ordering::Relaxed);
+        self.path.join(format!("vm{number}"))
     }
 
     /// Where it is.
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_did_not_come_up_leaves_its_directory_to_nobody() {
-        let mut run_dir = RunDir::new().expect("made");
+        let run_dir = RunDir::new().expect("made");
         let first = run_dir.machine();
         assert_ne!(first, run_dir.machine());
         assert!(first.starts_with(run_dir.path()));

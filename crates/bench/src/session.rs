@@ -12,8 +12,7 @@ mod reboot;
 mod rest;
 
 use std::{
-    cell::Cell,
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -34,6 +33,7 @@ pub use self::{
     rest::{Rest, Stray, Suspects},
 };
 use crate::{
+    agenda::Share,
     outcome::{Outcome, TestRecord},
     plan::{self, Test},
     splat,
@@ -82,34 +82,30 @@ impl Session {
         &self.hello
     }
 
-    /// Runs tests, by their places in `tests`; every finished one goes to `sink`, which may set `enough`
-    /// for no further one to start.
+    /// Runs tests, by their places in `tests`, as long as there are any to take; every finished one goes
+    /// to `sink`.
     pub fn run(
         &mut self,
         tests: &[Test],
-        members: &[usize],
-        enough: &Cell<bool>,
+        share: &Share<'_>,
         sink: &mut dyn FnMut(usize, TestRecord),
     ) -> Rest {
-        let mut queue: VecDeque<usize> = members.iter().copied().collect();
         let mut rest = Rest::default();
         loop {
             if interrupt::pending() {
                 rest.interrupted = true;
                 break;
             }
-            while !enough.get() && self.spoiled.is_none() && self.active.len() < self.settings.jobs
-            {
+            while self.spoiled.is_none() && self.active.len() < self.settings.jobs {
                 // A test whose own host has no slot yet lets others go first.
                 let has_room = |member: &usize| self.hosts.has_room(tests[*member].needs.host);
-                let Some(at) = queue.iter().position(has_room) else { break };
-                let Some(member) = queue.remove(at) else { break };
+                let Some(member) = share.take(has_room) else { break };
                 match plan::unmet_in_guest(&tests[member].needs, &self.hello) {
                     Some(reason) => sink(member, tests[member].skipped(reason)),
                     None => self.start(member, &tests[member], sink, &mut rest),
                 }
             }
-            let no_more = queue.is_empty() || self.spoiled.is_some() || enough.get();
+            let no_more = self.spoiled.is_some() || share.is_done();
             if self.active.is_empty() && no_more {
                 break;
             }
@@ -125,7 +121,6 @@ impl Session {
                 self.overrun(run, sink, &mut rest);
             }
         }
-        rest.unrun.extend(queue);
         self.report_stray(&mut rest);
         rest
     }

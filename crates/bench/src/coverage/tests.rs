@@ -124,13 +124,13 @@ fn first(file: &FileCoverage, line: u32) -> Option<&str> {
 #[test]
 fn function_belongs_to_the_first_test_that_entered_it_and_to_no_other() {
     let mut bench = Bench::new();
-    bench.coverage.belongs_to(BOOT);
+    bench.machine.belongs_to(BOOT);
     bench.meets(0xffff_ffff_8200_0000);
-    bench.coverage.belongs_to("t1");
+    bench.machine.belongs_to("t1");
     bench.enters("reached");
-    bench.coverage.belongs_to("t2");
+    bench.machine.belongs_to("t2");
     bench.enters("reached");
-    bench.coverage.belongs_to("t3");
+    bench.machine.belongs_to("t3");
     let files = bench.measure(&["init/main.c"]).expect("measured");
     assert_eq!(functions(&files[0]), [("reached", Some("t2")), ("never", None)]);
     assert_eq!(first(&files[0], 9), None);
@@ -140,9 +140,9 @@ fn function_belongs_to_the_first_test_that_entered_it_and_to_no_other() {
 fn what_is_reached_before_and_after_the_tests_is_no_tests() {
     let mut bench = Bench::new();
     bench.enters("reached");
-    bench.coverage.belongs_to(BOOT);
+    bench.machine.belongs_to(BOOT);
     bench.enters("reached");
-    bench.coverage.belongs_to("t1");
+    bench.machine.belongs_to("t1");
     bench.enters("never");
     let files = bench.measure(&["init/main.c"]).expect("measured");
     assert_eq!(functions(&files[0]), [("reached", Some("(boot)")), ("never", Some("(power-off)"))]);
@@ -152,12 +152,12 @@ fn what_is_reached_before_and_after_the_tests_is_no_tests() {
 fn machine_booted_earlier_is_first() {
     let mut bench = Bench::new();
     bench.enters("reached");
-    bench.coverage.belongs_to("t1");
+    bench.machine.belongs_to("t1");
     let second = bench.coverage.machine(&bench.dir.path().join("second")).expect("a recorder");
     (bench.machine, bench.count) = (second, 0);
     bench.enters("reached");
     bench.enters("alone");
-    bench.coverage.belongs_to("t2");
+    bench.machine.belongs_to("t2");
     let files = bench.measure(&["init/main.c", "block/alone.c"]).expect("measured");
     assert_eq!(functions(&files[0])[0], ("reached", Some("t1")));
     assert_eq!(functions(&files[1]), [("alone", Some("t2"))]);
@@ -167,11 +167,11 @@ fn machine_booted_earlier_is_first() {
 fn module_is_measured_where_it_was_loaded() {
     let mut bench = Bench::new();
     bench.meets(PLACE);
-    bench.coverage.belongs_to("too early to be it");
+    bench.machine.belongs_to("too early to be it");
     let sections = vec![(".text".to_owned(), PLACE + 0x1000)];
     bench.machine.modules(vec![ModuleCode { name: "thing".to_owned(), sections }]);
     bench.meets(PLACE + 0x1000);
-    bench.coverage.belongs_to("t1");
+    bench.machine.belongs_to("t1");
     let files = bench.measure(&["drivers/thing.c"]).expect("measured");
     assert_eq!(functions(&files[0]), [("of_thing", Some("t1"))]);
 }
@@ -181,7 +181,7 @@ fn module_is_measured_where_it_was_loaded() {
 fn file_that_was_never_executed_is_nought_and_one_that_is_not_there_an_error() {
     let mut bench = Bench::new();
     bench.enters("reached");
-    bench.coverage.belongs_to("t1");
+    bench.machine.belongs_to("t1");
     let lcov = bench.dir.path().join("lcov");
     let text = bench.report(&["block/alone.c"], Some(lcov.clone())).expect("measured").text();
     let row = text.lines().nth(1).expect("a row");
@@ -202,7 +202,7 @@ fn damaged_log_is_an_error() {
     let bench = || {
         let mut bench = Bench::new();
         bench.enters("reached");
-        bench.coverage.belongs_to("t1");
+        bench.machine.belongs_to("t1");
         bench.measure(&["init/main.c"]).expect("it is whole");
         bench
     };
@@ -224,10 +224,10 @@ fn damaged_log_is_an_error() {
 #[test]
 fn machine_that_ran_tests_and_wrote_nothing_is_an_error() {
     let bench = Bench::new();
-    bench.coverage.belongs_to(BOOT);
+    bench.machine.belongs_to(BOOT);
     let files = bench.measure(&["init/main.c"]).expect("it did not come up");
     assert_eq!(functions(&files[0]), [("reached", None), ("never", None)]);
-    bench.coverage.belongs_to("t1");
+    bench.machine.belongs_to("t1");
     let error = bench.measure(&["init/main.c"]).expect_err("refused");
     assert!(matches!(error, Error::Silent { .. }), "{error:?}");
 }
@@ -236,7 +236,7 @@ fn machine_that_ran_tests_and_wrote_nothing_is_an_error() {
 fn blocks_that_found_no_room_are_told() {
     let mut bench = Bench::new();
     bench.enters("reached");
-    bench.coverage.belongs_to("t1");
+    bench.machine.belongs_to("t1");
     let text = bench.report(&["init/main.c"], None).expect("measured").text();
     assert!(!text.contains("no room"), "{text}");
     bench.write(1, (4 << 20) + 5);

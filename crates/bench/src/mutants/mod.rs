@@ -124,20 +124,12 @@ pub fn run(request: &Request) -> Result<u8, Error> {
 
 fn rig_request(request: &Request) -> rig::Request {
     let options = Options {
-        repeat: 1,
-        until_fail: false,
         fail_fast: true,
-        shuffle: false,
         seed: SEED,
         cases: CASES,
-        repro: String::new(),
-        append: String::new(),
-        cpus: 1,
-        memory_mib: 512,
-        jobs: 1,
-        keep: false,
         deadline: DEADLINE,
         boot_deadline: DEADLINE,
+        ..Options::default()
     };
     rig::Request {
         workspace: request.workspace.clone(),

@@ -7,7 +7,7 @@ use crate::outcome::Outcome;
 /// What a session leaves to do.
 #[derive(Debug, Default)]
 pub struct Rest {
-    /// Tests that did not start, or were caught in a known culprit's accident.
+    /// Tests that were taken and did not start, or were caught in a known culprit's accident.
     pub unrun: Vec<usize>,
     /// Accidents of several tests, each with those among which its culprit has to be found.
     pub suspects: Vec<Suspects>,
@@ -15,10 +15,10 @@ pub struct Rest {
     pub announced: Vec<String>,
     /// What went wrong outside every test.
     pub stray: Vec<Stray>,
+    /// Whether anything went wrong, known or not.
+    pub bad: bool,
     /// A signal ended the session.
     pub interrupted: bool,
-    /// The machine was kept for the user, and the run ends with it.
-    pub kept: bool,
 }
 
 /// An accident while several tests ran.

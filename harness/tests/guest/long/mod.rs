@@ -3,3 +3,4 @@
 
 mod cycles;
 mod deadlock;
+mod takeover;

@@ -8,6 +8,7 @@ mod death;
 mod faults;
 mod flags;
 pub(crate) mod killed;
+mod lost_ring;
 mod lifecycle;
 mod limits;
 pub(crate) mod modes;

@@ -2,6 +2,7 @@
 //! include/scsi/sg.h, include/scsi/scsi_ioctl.h and include/uapi/linux/bsg.h; what becomes of them is block/bsg.c.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Write},
@@ -11,11 +12,13 @@ use std::{
 };
 
 use bsg::{Access, BsgIoctl, Buffer, Errno, NodeIoctl, Pointer, Request};
-use harness::{HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, sysfs, wait};
+use harness::{Feature, HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, sysfs, wait};
 use rstest::rstest;
 
 use super::ways::{Unit, sg_io_v4};
 
+const SINCE_7_3: Needs =
+    Needs { features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 3)]), ..Needs::DEFAULT };
 /// What is behind the int, and stays there.
 const CANARY: u8 = 0xa5;
 
@@ -148,6 +151,24 @@ fn timeout_comes_back_as_it_was_set() {
         assert_eq!(set(&one, NodeIoctl::SetTimeout, hundredths), Ok(0));
         assert_eq!(other.call(NodeIoctl::GetTimeout, &mut Pointer::Null), Ok(hundredths));
     }
+}
+
+/// block/bsg.c:bsg_ioctl, since 7.3: a negative time is EIO and changes nothing, and one longer than 2^32 - 1 jiffies is cut
+/// to that, whatever CONFIG_HZ is. Before, it was taken modulo 2^32.
+#[rstest]
+fn timeout_out_of_range_is_refused_or_cut() {
+    declare!(Quirk, SINCE_7_3);
+    let node = sg_io_v4(Lun::fresh().device(), Access::ReadWrite);
+    let said = || node.call(NodeIoctl::GetTimeout, &mut Pointer::Null);
+    assert_eq!(set(&node, NodeIoctl::SetTimeout, 4000), Ok(0));
+    for negative in [-1, i32::MIN] {
+        assert_eq!(set(&node, NodeIoctl::SetTimeout, negative), Err(Errno::IO), "{negative}");
+        assert_eq!(said(), Ok(4000));
+    }
+    assert_eq!(set(&node, NodeIoctl::SetTimeout, i32::MAX), Ok(0));
+    let cut = said().expect("answered");
+    let at_hz = [(100, i32::MAX), (250, 1_717_986_918), (300, 1_431_655_765), (1000, 429_496_729)];
+    assert!(at_hz.iter().any(|(_, longest)| *longest == cut), "{cut} is none of {at_hz:?}");
 }
 
 /// The longest transfer of a disk, as its queue says it (block/blk-sysfs.c: queue/max_sectors_kb).

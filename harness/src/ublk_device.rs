@@ -32,7 +32,13 @@ impl UblkDevice {
     #[track_caller]
     pub fn adopt(dev_id: u32) -> Self {
         let mut control = open();
-        let info = control.info(dev_id).unwrap_or_else(|error| panic!("{error}"));
+        let mut info = control.info(dev_id);
+        if info.as_ref().is_err_and(|error| error.errno() == Some(Errno::INVAL)) {
+            // A device of the unprivileged has to be named by its path, whoever asks.
+            control.say_path();
+            info = control.info(dev_id);
+        }
+        let info = info.unwrap_or_else(|error| panic!("{error}"));
         UblkDevice { control, info, deleted: false }
     }
 

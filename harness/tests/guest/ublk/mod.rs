@@ -12,6 +12,7 @@ mod lost_ring;
 mod lifecycle;
 mod limits;
 pub(crate) mod modes;
+mod patience;
 mod privilege;
 mod program;
 mod promises;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io,
+    io::{self, IoSlice, IoSliceMut},
     os::{
         fd::AsFd,
         unix::fs::{FileExt, OpenOptionsExt},
@@ -13,6 +13,7 @@ use std::{
 use bsg::{Access, Buffer};
 use rustix::{
     fs::{FallocateFlags, OFlags, fallocate},
+    io::{ReadWriteFlags, preadv, pwritev, pwritev2},
     ioctl::{Setter, ioctl},
 };
 
@@ -75,6 +76,22 @@ impl BlockDevice {
     /// Writes `bytes` at `offset`, in one system call if the kernel takes them all.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(&Buffer::copy_of(bytes)?, offset)
+    }
+
+    /// Reads to several pieces of memory with one call, from `offset` on; says how many bytes came.
+    pub fn read_pieces(&self, offset: u64, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Ok(preadv(&self.file, pieces, offset)?)
+    }
+
+    /// Writes several pieces of memory with one call, from `offset` on; says how many bytes went.
+    pub fn write_pieces(&self, offset: u64, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(pwritev(&self.file, pieces, offset)?)
+    }
+
+    /// Writes `bytes` at `offset`, and returns when they are durable (`RWF_DSYNC`); says how many bytes went.
+    pub fn write_durably(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let buffer = Buffer::copy_of(bytes)?;
+        Ok(pwritev2(&self.file, &[IoSlice::new(&buffer)], offset, ReadWriteFlags::DSYNC)?)
     }
 
     /// `fdatasync`: a flush, if the device has a volatile cache.

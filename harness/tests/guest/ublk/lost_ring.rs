@@ -62,11 +62,7 @@ fn kernel_has_died() -> bool {
 
 /// If a command that needs every tag is answered with success, the disk is served by the command there is. That it is
 /// refused, or waits for the other tag, would do as well.
-fn assert_serves_if_answered(
-    device: UblkDevice,
-    op: u32,
-    (mut queue, fetched): (RawQueue, u64),
-) {
+fn assert_serves_if_answered(device: UblkDevice, op: u32, (mut queue, fetched): (RawQueue, u64)) {
     let mut control = Control::open().expect("opened");
     let command = CtrlCmd { data: process::id().into(), ..CtrlCmd::for_device(device.id()) };
     let token = control.begin(op, command, Pointer::Null).expect("submitted");

@@ -309,6 +309,7 @@ fn slot_holds_one_buffer_and_completion_waits_for_it() {
     assert_eq!(say(queue, at(REGISTER, 1)), Some(Ok(0)));
     assert_eq!(say(queue, at(REGISTER, 1)), Some(Err(Errno::BUSY)));
     assert_eq!(say(queue, at(REGISTER, 0)), Some(Ok(0)), "twice, in two slots");
+    assert_eq!(say(queue, at(UNREGISTER, 2)), Some(Err(Errno::INVAL)));
     assert_eq!(say(queue, at(UNREGISTER, 1)), Some(Ok(0)));
     let commit = RawCommand { result: 512, ..RawCommand::new(COMMIT, 0, 0) };
     assert_eq!(say(queue, commit), None);

@@ -110,6 +110,11 @@ impl RawQueue {
         self.ring.register_buffers(&vec![None; slots])
     }
 
+    /// Gives the ring a table of another's buffers.
+    pub fn clone_table(&mut self, other: &mut RawQueue) -> io::Result<()> {
+        self.ring.clone_buffers(&mut other.ring)
+    }
+
     /// Maps a part of the char device and unmaps it again.
     pub fn probe_map(&self, offset: u64, len: usize, writable: bool) -> io::Result<()> {
         probe(&self.device, offset, len, writable)

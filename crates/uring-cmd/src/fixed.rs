@@ -4,7 +4,7 @@
 //! pages and no address. A driver can put buffers of its own into the same table (ublk does); they have no address
 //! here, only offsets.
 
-use std::{io, ptr, sync::Arc};
+use std::{io, os::fd::AsRawFd, ptr, sync::Arc};
 
 use rustix::io_uring::{IoringRegisterOp, io_uring_ptr, io_uring_rsrc_update2, iovec};
 
@@ -18,6 +18,24 @@ use crate::{
 pub(crate) struct Fixed {
     regions: Vec<Option<Arc<Region>>>,
 }
+
+/// `struct io_uring_clone_buffers` (include/uapi/linux/io_uring.h): without `nr`, all buffers.
+#[derive(Default)]
+#[repr(C)]
+struct CloneBuffers {
+    /// The other ring.
+    src_fd: u32,
+    flags: u32,
+    src_off: u32,
+    dst_off: u32,
+    nr: u32,
+    pad: [u32; 3],
+}
+
+const _: () = {
+    assert!(size_of::<CloneBuffers>() == 32);
+    assert!(std::mem::offset_of!(CloneBuffers, nr) == 16);
+};
 
 /// What the kernel is told of a region; an empty slot is nothing at address 0.
 fn entry(region: Option<&Arc<Region>>) -> iovec {
@@ -66,6 +84,21 @@ impl<O: Operation> Ring<O> {
         // SAFETY: the operation takes nothing.
         unsafe { self.raw().register(op, ptr::null::<u8>(), 0)? };
         self.fixed.regions.clear();
+        Ok(())
+    }
+
+    /// Makes the table one of the other ring's buffers, those of the kernel included: each lives until both rings have
+    /// given it up. EBUSY if there is a table already, ENXIO if the other has none.
+    pub fn clone_buffers<P: Operation>(&mut self, other: &mut Ring<P>) -> io::Result<()> {
+        let source = CloneBuffers {
+            src_fd: other.raw().fd().as_raw_fd().cast_unsigned(),
+            ..CloneBuffers::default()
+        };
+        let op = IoringRegisterOp::RegisterCloneBuffers;
+        // SAFETY: the operation takes one such structure. The memory of the buffers is the regions', as above, or the
+        // kernel's own.
+        unsafe { self.raw().register(op, &raw const source, 1)? };
+        self.fixed.regions.clone_from(&other.fixed.regions);
         Ok(())
     }
 

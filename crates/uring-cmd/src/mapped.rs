@@ -6,7 +6,7 @@
 
 use std::{
     fmt, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::{self, NonNull},
     sync::{
         Arc,
@@ -316,6 +316,11 @@ impl KernelRing {
 
     fn sq_flags(&self) -> u32 {
         self.rings.word(self.params.sq_off.flags).load(Ordering::Relaxed)
+    }
+
+    /// The ring.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// `io_uring_register` with an array of `count` things.

@@ -208,6 +208,30 @@ fn another_task_holds_up_completion_with_a_buffer_of_its_own() {
     delivered.device.delete();
 }
 
+/// IORING_REGISTER_CLONE_BUFFERS: a ring that has cloned the table has the data too, when the first has given it up, and the
+/// request waits for that ring (io_uring/rsrc.c:io_clone_buffers, io_buffer_unmap).
+#[rstest]
+fn cloned_buffer_holds_up_completion_until_its_ring_is_done(#[values(true, false)] closed: bool) {
+    declare!(Contract, SINCE_7_0);
+    let mut delivered = registered(DataMode::ZeroCopy, false);
+    let mut other = delivered.queue.another().expect("a ring");
+    other.clone_table(&mut delivered.queue).expect("cloned");
+    assert_eq!(say(&mut delivered.queue, at(UNREGISTER, 0)), Some(Ok(0)));
+    assert_eq!(say(&mut delivered.queue, commit(512)), None);
+    assert!(delivered.client.recv_timeout(MOMENT).is_err(), "the other has the buffer");
+    let source = file(&[0x24; 512]);
+    assert_eq!(move_data(&mut other, FixedTransfer::from(&source, 0, 512)), Some(Ok(512)));
+    assert!(delivered.client.recv_timeout(MOMENT).is_err(), "it has it still");
+    if !closed {
+        assert_eq!(say(&mut other, at(UNREGISTER, 0)), Some(Ok(0)));
+    }
+    drop(other);
+    let got = delivered.client.recv_timeout(DEADLINE).expect("answered").expect("read");
+    assert_eq!(got, [0x24; 512]);
+    drop(delivered.queue);
+    delivered.device.delete();
+}
+
 /// include/uapi/linux/ublk_cmd.h, UBLK_F_AUTO_BUF_REG: a commit on another ring than the fetch's does not unregister;
 /// the server has to, and the request waits for it.
 #[rstest]

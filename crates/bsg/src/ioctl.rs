@@ -6,11 +6,17 @@
 //! there. A length that lies runs into the guard page behind a buffer. Which structure a file takes was looked at when
 //! it was opened ([`crate::node`]).
 
-use std::{ffi::c_void, io, os::fd::BorrowedFd, ptr};
+use std::{
+    ffi::c_void,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    ptr::{self, NonNull},
+};
 
 use rustix::{
     io::Errno,
     ioctl::{Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl},
+    mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap},
 };
 use uring_cmd::{Operation, Pointer, Region, Sqe};
 use zerocopy::IntoBytes;
@@ -114,6 +120,115 @@ pub(crate) fn node_ioctl(
     // SAFETY: each opcode of `NodeIoctl` takes the address of an int, or looks at none; the address is that of the
     // pointer, which has room for one and lives until the call returns, or one where this process has no memory.
     unsafe { ioctl(fd, NodeCall { opcode, address: argument.address() }) }
+}
+
+/// Where a page is asked for that a program of 32 bits could have: below 4 GiB, and above where programs are loaded.
+const LOW: usize = 0x7000_0000;
+
+/// Memory below 4 GiB for the argument of one call, between two inaccessible pages.
+struct LowPage {
+    reserved: NonNull<u8>,
+}
+
+impl LowPage {
+    fn holding(bytes: &[u8]) -> io::Result<Self> {
+        assert!(bytes.len() <= PAGE, "an argument is short");
+        // SAFETY: a new mapping that replaces none.
+        let reserved = unsafe {
+            mmap_anonymous(
+                ptr::with_exposed_provenance_mut(LOW),
+                3 * PAGE,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE,
+            )?
+        };
+        let reserved = NonNull::new(reserved.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let page = LowPage { reserved };
+        // SAFETY: our own page in the middle, to which nothing refers; it has room.
+        unsafe {
+            mprotect(page.start().cast(), PAGE, MprotectFlags::READ | MprotectFlags::WRITE)?;
+            ptr::copy_nonoverlapping(bytes.as_ptr(), page.start(), bytes.len());
+        }
+        Ok(page)
+    }
+
+    fn start(&self) -> *mut u8 {
+        // SAFETY: one page into a reservation of three.
+        unsafe { self.reserved.add(PAGE) }.as_ptr()
+    }
+
+    /// What is there now.
+    fn read(&self, bytes: &mut [u8]) {
+        assert!(bytes.len() <= PAGE, "an argument is short");
+        // SAFETY: our own page, which has so many bytes and to which nobody else refers.
+        unsafe { ptr::copy_nonoverlapping(self.start(), bytes.as_mut_ptr(), bytes.len()) };
+    }
+}
+
+impl Drop for LowPage {
+    fn drop(&mut self) {
+        // SAFETY: the reservation is ours, and ends with it.
+        let unmapped = unsafe { munmap(self.reserved.as_ptr().cast(), 3 * PAGE) };
+        unmapped.expect("a mapping of ours can be unmapped");
+    }
+}
+
+/// `ioctl` as a program of 32 bits calls it, by `int 0x80` (arch/x86/entry/syscalls/syscall_32.tbl: 54). A kernel without
+/// `CONFIG_IA32_EMULATION` ends the process instead.
+///
+/// # Safety
+/// At the page is what the opcode takes.
+#[cfg(target_arch = "x86_64")]
+unsafe fn ioctl_of_32_bits(
+    fd: BorrowedFd<'_>,
+    opcode: u32,
+    argument: &LowPage,
+) -> Result<i32, Errno> {
+    let result: i32;
+    // SAFETY: the call touches no memory but what the caller promises for, and no register but those named; `rbx`, which
+    // is the compiler's, gets its own back.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {fd}",
+            "int 0x80",
+            "xchg rbx, {fd}",
+            fd = inout(reg) i64::from(fd.as_raw_fd()) => _,
+            inlateout("eax") 54 => result,
+            in("ecx") opcode,
+            in("rdx") argument.start(),
+            lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _,
+        );
+    }
+    if result < 0 { Err(Errno::from_raw_os_error(-result)) } else { Ok(result) }
+}
+
+/// As [`sg_io_v4`], as a program of 32 bits would. The structure is the same, and what it points to may lie anywhere.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn sg_io_v4_of_32_bits(
+    fd: BorrowedFd<'_>,
+    frame: &mut V4Frame,
+) -> io::Result<Result<(), Errno>> {
+    frame.place();
+    let page = LowPage::holding(frame.header.as_bytes())?;
+    // SAFETY: the structure is the one this call takes; its addresses are those of the frame's pointers, which live until
+    // the call returns.
+    let result = unsafe { ioctl_of_32_bits(fd, uapi::SG_IO, &page) };
+    page.read(frame.header.as_mut_bytes());
+    Ok(result.map(drop))
+}
+
+/// As [`node_ioctl`], as a program of 32 bits would.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn node_ioctl_of_32_bits(
+    fd: BorrowedFd<'_>,
+    call: NodeIoctl,
+    argument: &mut i32,
+) -> io::Result<Result<i32, Errno>> {
+    let page = LowPage::holding(argument.as_bytes())?;
+    // SAFETY: each opcode of `NodeIoctl` takes the address of an int, or looks at none.
+    let result = unsafe { ioctl_of_32_bits(fd, call as u32, &page) };
+    page.read(argument.as_mut_bytes());
+    Ok(result)
 }
 
 // SAFETY: the entry is a `URING_CMD` on the bsg node the frame keeps open (`entry` takes no other operation). Its

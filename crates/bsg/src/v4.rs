@@ -161,6 +161,25 @@ impl BsgIoctl {
     }
 }
 
+/// The same calls as a program of 32 bits makes them, whatever this one is (block/bsg.c:bsg_fops, `compat_ioctl`). They need
+/// a kernel with `CONFIG_IA32_EMULATION`; another one ends the process. The outer error is that of memory below 4 GiB.
+#[cfg(target_arch = "x86_64")]
+impl BsgIoctl {
+    /// As [`BsgIoctl::sg_io`].
+    pub fn sg_io_of_32_bits(&self, frame: &mut V4Frame) -> io::Result<Result<(), Errno>> {
+        ioctl::sg_io_v4_of_32_bits(self.node.file().as_fd(), frame)
+    }
+
+    /// As [`BsgIoctl::call`], with this `int`.
+    pub fn call_of_32_bits(
+        &self,
+        call: NodeIoctl,
+        argument: &mut i32,
+    ) -> io::Result<Result<i32, Errno>> {
+        ioctl::node_ioctl_of_32_bits(self.node.file().as_fd(), call, argument)
+    }
+}
+
 impl Passthrough for BsgIoctl {
     fn execute(&mut self, request: Request) -> Result<Completion, Error> {
         let mut frame = V4Frame::from(request);

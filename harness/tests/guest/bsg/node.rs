@@ -12,7 +12,9 @@ use std::{
 };
 
 use bsg::{Access, BsgIoctl, Buffer, Errno, NodeIoctl, Pointer, Request};
-use harness::{Feature, HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, sysfs, wait};
+use harness::{
+    Feature, HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, privilege, sysfs, wait,
+};
 use rstest::rstest;
 
 use super::ways::{Unit, sg_io_v4};
@@ -158,7 +160,9 @@ fn timeout_comes_back_as_it_was_set() {
 #[rstest]
 fn timeout_out_of_range_is_refused_or_cut() {
     declare!(Quirk, SINCE_7_3);
-    let node = sg_io_v4(Lun::fresh().device(), Access::ReadWrite);
+    let lun = Lun::fresh();
+    let node = sg_io_v4(lun.device(), Access::ReadWrite);
+    let _restored = Restored(&node);
     let said = || node.call(NodeIoctl::GetTimeout, &mut Pointer::Null);
     assert_eq!(set(&node, NodeIoctl::SetTimeout, 4000), Ok(0));
     for negative in [-1, i32::MIN] {
@@ -169,6 +173,52 @@ fn timeout_out_of_range_is_refused_or_cut() {
     let cut = said().expect("answered");
     let at_hz = [(100, i32::MAX), (250, 1_717_986_918), (300, 1_431_655_765), (1000, 429_496_729)];
     assert!(at_hz.iter().any(|(_, longest)| *longest == cut), "{cut} is none of {at_hz:?}");
+}
+
+/// block/bsg.c:bsg_fops: a program of 32 bits has the same calls with the same structures, whose addresses are of 64 bits
+/// in both (include/uapi/linux/bsg.h), and the same filter of opcodes.
+#[cfg(target_arch = "x86_64")]
+#[rstest]
+fn program_of_32_bits_is_served_as_one_of_64_is() {
+    declare!(Contract, IA32);
+    let lun = Lun::fresh();
+    let bsg = sg_io_v4(lun.device(), Access::ReadOnly);
+    let _restored = Restored(&bsg);
+    let call = |call, value: i32| {
+        let mut int = value;
+        let result = bsg.call_of_32_bits(call, &mut int).expect("memory below 4 GiB");
+        (result, int)
+    };
+    assert_eq!(call(NodeIoctl::GetVersionNum, -77), (Ok(0), 30527));
+    assert_eq!(call(NodeIoctl::SetTimeout, 4000), (Ok(0), 4000));
+    assert_eq!(call(NodeIoctl::GetTimeout, -77), (Ok(4000), -77));
+    assert_eq!(call(NodeIoctl::GetScsiId, -77), (Err(Errno::NOTTY), -77));
+
+    let inquiry = || bsg::V4Frame::from(Request::new(&[0x12, 0, 0, 0, 36, 0]).data_in(96));
+    let (mut wide, mut narrow) = (inquiry(), inquiry());
+    bsg.sg_io(&mut wide).expect("executed");
+    bsg.sg_io_of_32_bits(&mut narrow).expect("memory below 4 GiB").expect("executed");
+    let outcomes = [wide, narrow].map(|frame| {
+        let done = frame.completion().expect("executed");
+        (done.device_status, done.host_status, done.residual, done.info, done.data)
+    });
+    assert_eq!(outcomes[1], outcomes[0]);
+    assert_eq!((outcomes[1].2, &outcomes[1].4[8..16]), (60, b"SENSECHK".as_slice()));
+
+    let refused = |guard: i32, cdb: &[u8]| {
+        let mut frame = bsg::V4Frame::from(Request::new(cdb));
+        frame.header.guard = guard;
+        let before = frame.header;
+        let result = bsg.sg_io_of_32_bits(&mut frame).expect("memory below 4 GiB");
+        assert_eq!(frame.header.info, before.info);
+        result
+    };
+    assert_eq!(refused(0x52, &[0; 6]), Err(Errno::INVAL));
+    privilege::drop_sys_rawio();
+    // SYNCHRONIZE CACHE(16), which is on no list.
+    let synchronize_cache = [0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(refused(0x51, &synchronize_cache), Err(Errno::PERM));
+    assert_eq!(refused(0x51, &[0; 6]), Ok(()));
 }
 
 /// The longest transfer of a disk, as its queue says it (block/blk-sysfs.c: queue/max_sectors_kb).
@@ -228,6 +278,13 @@ fn minor(device: &ScsiDevice) -> u32 {
     let number = number.expect("a node has a number");
     number.split_once(':').expect("major:minor").1.parse().expect("a number")
 }
+
+/// A kernel that has calls for programs of 32 bits.
+#[cfg(target_arch = "x86_64")]
+const IA32: Needs = Needs {
+    features: Cow::Borrowed(&[Feature::Config(Cow::Borrowed("CONFIG_IA32_EMULATION"))]),
+    ..Needs::DEFAULT
+};
 
 /// A host whose units may come and go.
 const OWN_HOST: Needs = Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs::DEFAULT };

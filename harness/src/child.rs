@@ -18,14 +18,18 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{net::UnixStream, process::CommandExt as _},
     },
     process::{self, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::{Pid, Signal, kill_process},
+    thread::{UnshareFlags, unshare_unsafe},
+};
 
 use crate::wait;
 
@@ -51,9 +55,31 @@ impl Child {
     /// Starts this test once more, for a role of its own.
     #[track_caller]
     pub fn start(role: &str) -> Self {
+        Self::run(this(), role)
+    }
+
+    /// As [`Child::start`], in a user namespace of its own, where it is root and has every capability
+    /// (`user_namespaces`(7)). Outside it has none.
+    #[track_caller]
+    pub fn start_in_a_user_namespace(role: &str) -> Self {
+        let mut command = this();
+        let enter = || {
+            // SAFETY: a new user namespace takes no file from anybody.
+            unsafe { unshare_unsafe(UnshareFlags::NEWUSER)? };
+            // With an identity it is root to `execve`, and so keeps its capabilities.
+            let map = open(c"/proc/self/uid_map", OFlags::WRONLY, Mode::empty())?;
+            rustix::io::write(&map, b"0 0 1")?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes system calls and allocates nothing.
+        unsafe { command.pre_exec(enter) };
+        Self::run(command, role)
+    }
+
+    #[track_caller]
+    fn run(mut command: Command, role: &str) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        let this = env::current_exe().expect("the test binary has a path");
-        let process = Command::new(this)
+        let process = command
             .args(env::args_os().skip(1))
             .env(ROLE_ENV, role)
             .stdin(OwnedFd::from(theirs))
@@ -174,6 +200,10 @@ impl Parent {
         while matches!(self.conversation.read_line(&mut rest), Ok(1..)) {}
         process::exit(1);
     }
+}
+
+fn this() -> Command {
+    Command::new(env::current_exe().expect("the test binary has a path"))
 }
 
 fn conversation(socket: UnixStream) -> BufReader<UnixStream> {

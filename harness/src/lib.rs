@@ -10,6 +10,7 @@ pub mod assert;
 pub mod bench;
 #[expect(unsafe_code, reason = "BLKDISCARD has no safe call")]
 pub mod block;
+#[expect(unsafe_code, reason = "a user namespace has to be entered between fork and exec")]
 pub mod child;
 pub mod declaration;
 pub mod kernel;

@@ -1,8 +1,16 @@
 //! The opcode filter for tasks without CAP_SYS_RAWIO (drivers/scsi/scsi_ioctl.c:scsi_cmd_allowed).
 
-use bsg::{Access, Errno, Passthrough, Request};
-use harness::{Lun, assert::assert_good, declare, privilege};
+use std::borrow::Cow;
+
+use bsg::{Access, Errno, Passthrough, Request, SgIoctl};
+use harness::{
+    Child, Feature, Lun, Needs, ScsiDevice,
+    assert::assert_good,
+    child::{self, Parent},
+    declare, privilege,
+};
 use rstest::rstest;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{
     cdb::{self, Size},
@@ -97,4 +105,52 @@ fn filter_comes_before_the_data_address() {
     };
     assert_eq!(refused(write_10(), false), Err(Errno::PERM));
     assert_eq!(refused(write_10(), true), Err(Errno::FAULT));
+}
+
+const USER_NAMESPACE: Needs = Needs {
+    features: Cow::Borrowed(&[
+        Feature::KernelAtLeast(7, 1),
+        Feature::Config(Cow::Borrowed("CONFIG_USER_NS")),
+    ]),
+    ..Needs::DEFAULT
+};
+
+/// The child: root of a namespace of its own, with every capability there. Its descriptors are its own.
+fn filtered(hctl: String) {
+    let mut parent = Parent::connect();
+    let sets = capabilities(None).expect("a thread can see its capabilities");
+    let needed = CapabilitySet::SYS_RAWIO | CapabilitySet::SYS_ADMIN;
+    assert!(sets.effective.contains(needed), "{sets:?}");
+    let device = ScsiDevice { hctl };
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        for way in [Way::SgIoV4, Way::UringCmd] {
+            let mut way = way.open_for(&device, access);
+            assert_good(&execute(&mut *way, inquiry()));
+            match access {
+                Access::ReadOnly => assert_eperm(&mut *way, write_10()),
+                Access::ReadWrite => assert_good(&execute(&mut *way, write_10())),
+            }
+            assert_eperm(&mut *way, synchronize_cache_16());
+        }
+    }
+    let sg = SgIoctl::open(device.sg(), Access::ReadWrite).expect("the node opens");
+    assert_eq!(sg.reset_logical_unit(), Err(Errno::ACCESS));
+    parent.tell("filtered");
+}
+
+/// drivers/scsi/scsi_ioctl.c:scsi_cmd_allowed asks for the capability in the first user namespace (`capable`), so nobody
+/// gets it by a namespace of one's own. Nor does such a task reset a unit (scsi_error.c:scsi_ioctl_reset).
+#[rstest]
+fn root_of_another_user_namespace_is_filtered() {
+    declare!(Contract, USER_NAMESPACE);
+    if let Some(hctl) = child::role() {
+        return filtered(hctl);
+    }
+    let lun = Lun::fresh();
+    let mut child = Child::start_in_a_user_namespace(&lun.device().hctl);
+    assert_eq!(child.hear(), "filtered");
+    let page = lun.journal();
+    let seen: Vec<&str> = page.entries.iter().map(|entry| &entry.cdb[..2]).collect();
+    assert_eq!(seen, ["12", "12", "12", "2a", "12", "2a"]);
+    assert_eq!(page.task_management, []);
 }

@@ -118,11 +118,11 @@ fn changed_parameter_is_asked_for_and_hard_reset_is_nothing() {
 }
 
 /// What the kernel says from now on.
-pub(super) struct KernelLog(File);
+pub(crate) struct KernelLog(File);
 
 impl KernelLog {
     #[track_caller]
-    pub(super) fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
         let log = File::options().read(true).custom_flags(nonblocking).open("/dev/kmsg");
         let mut log = log.expect("a kernel log");
@@ -132,7 +132,7 @@ impl KernelLog {
 
     /// Waits until each of these has been said so many times, and not once more.
     #[track_caller]
-    pub(super) fn wait_for(&mut self, words: &[&str], times: usize) {
+    pub(crate) fn wait_for(&mut self, words: &[&str], times: usize) {
         let mut counts = vec![0; words.len()];
         let said = wait::until(Duration::from_secs(20), format_args!("{words:?}"), || {
             while let Some(record) = self.next() {
@@ -148,7 +148,7 @@ impl KernelLog {
 
     /// The records with these words that have come by now.
     #[track_caller]
-    pub(super) fn records_with(&mut self, words: &str) -> Vec<String> {
+    pub(crate) fn records_with(&mut self, words: &str) -> Vec<String> {
         std::iter::from_fn(|| self.next()).filter(|record| record.contains(words)).collect()
     }
 

@@ -22,7 +22,7 @@ use super::{
 pub(crate) const TAGS: u16 = 16;
 
 /// A host of the test's own, with so few tags that all can be used.
-const OWN_HOST: Needs = Needs {
+pub(crate) const OWN_HOST: Needs = Needs {
     host: ScsiHost::Own(HostShape { queues: Some(1), tags: Some(TAGS), ..HostShape::DEFAULT }),
     features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 1)]),
     ..Needs::DEFAULT

@@ -4,3 +4,4 @@
 mod cycles;
 mod deadlock;
 mod takeover;
+mod times;

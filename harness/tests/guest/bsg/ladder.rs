@@ -273,3 +273,25 @@ fn each_failed_reset_leads_to_the_next_rung() {
         assert_eq!((log.rungs(), injection.left()), (expected, 0));
     }
 }
+
+/// drivers/scsi/scsi_sysfs.c:store_shost_eh_deadline: seconds that the attribute has taken are those it shows and keeps to;
+/// what is too long for it is EINVAL. It keeps ticks in an `int`.
+#[test]
+fn deadline_that_was_taken_is_the_one_that_is_shown() {
+    declare!(Contract, INJECTION);
+    let device = scsi_debug::device();
+    let host = device.hctl.split(':').next().expect("host:channel:target:lun");
+    let path = PathBuf::from(format!("/sys/class/scsi_host/host{host}/eh_deadline"));
+    let shown = || fs::read_to_string(&path).expect("it is there").trim_end().to_owned();
+    assert_eq!(shown(), "off");
+    let mut wrong = Vec::new();
+    for seconds in (0..63).map(|bit| 1_u64 << bit) {
+        match fs::write(&path, seconds.to_string()) {
+            Ok(()) if shown() == seconds.to_string() => {}
+            Ok(()) => wrong.push((seconds, shown())),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(22), "{seconds}: {error}"),
+        }
+    }
+    fs::write(&path, "off").expect("it can be switched off");
+    assert_eq!(wrong, [], "seconds taken, and shown");
+}

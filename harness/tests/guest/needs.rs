@@ -27,12 +27,18 @@ fn host_attribute(name: &str) -> String {
 }
 
 /// drivers/scsi/virtio_scsi.c:virtscsi_probe: `cmd_per_lun` of the device is that of the host, and
-/// with it the depth of each unit's queue.
+/// with it the depth of each unit's queue, and the greatest that can be set (virtscsi_change_queue_depth).
 #[test]
 fn cmd_per_lun_is_the_queue_depth() {
-    declare!(Contract, own_host(HostShape { cmd_per_lun: Some(2), ..HostShape::DEFAULT }));
-    assert_eq!(Lun::fresh().device().attribute("queue_depth"), "2");
-    assert_eq!(host_attribute("cmd_per_lun"), "2");
+    declare!(Contract, own_host(HostShape { cmd_per_lun: Some(4), ..HostShape::DEFAULT }));
+    let lun = Lun::fresh();
+    let depth = || lun.device().attribute("queue_depth");
+    assert_eq!(depth(), "4");
+    assert_eq!(host_attribute("cmd_per_lun"), "4");
+    for (written, taken) in [("5", "4"), ("64", "4"), ("3", "3"), ("1", "1"), ("4", "4")] {
+        fs::write(lun.device().dir().join("queue_depth"), written).expect("a depth");
+        assert_eq!(depth(), taken, "{written} was written");
+    }
 }
 
 /// drivers/scsi/virtio_scsi.c:virtscsi_probe: `can_queue` is the size of a request queue's ring.

@@ -23,8 +23,8 @@ const OWN_HOST: Needs = Needs {
     ..Needs::DEFAULT
 };
 
-/// A LUN the pool of a test's own host does not have.
-const NEW: LunAddress = LunAddress { target: 0, lun: 77 };
+/// A LUN the pool of a test's own host does not have, of eight bits.
+const NEW: LunAddress = LunAddress { target: 0, lun: 0xcd };
 
 fn device_at(address: LunAddress) -> ScsiDevice {
     let host = sysfs::scsi_host_below(Path::new(&bench::host().slots[0]));

@@ -13,7 +13,7 @@ const OF_SG_IO: [Defect<V4Frame>; 8] = [
     ("protocol", |f| f.header.protocol = 0x8000_0000, Errno::INVAL),
     ("subprotocol", |f| f.header.subprotocol = 0x8000_0000, Errno::INVAL),
     ("directions", |f| f.header.dout_xfer_len = 512, Errno::OPNOTSUPP),
-    ("CDB length", |f| f.header.request_len = 0xffff, Errno::INVAL),
+    ("CDB length", |f| f.header.request_len = 0x8006, Errno::INVAL),
     ("CDB address", |f| f.request = Pointer::Unmapped, Errno::FAULT),
     ("filter", |_| {}, Errno::PERM),
     ("data", |f| f.din = Pointer::Unmapped, Errno::FAULT),

@@ -109,6 +109,8 @@ fn refused_function_is_eio() {
     declare!(Contract, OWN_HOST);
     let effect = Effect::response("FUNCTION REJECTED");
     let rules = vec![Rule::new("refused", effect).when(When::task_management("any"))];
+    // Not the first unit of the host, which is 0.
+    let _first = Lun::fresh();
     let lun = unit_with(&scenario!("tmf-refused", 0, rules));
     assert_eq!(reset(&lun), Err(Errno::IO));
     assert_eq!(functions(&lun), [(LOGICAL_UNIT_RESET.to_owned(), 11, Some("refused".to_owned()))]);

@@ -1,5 +1,7 @@
 //! Commands that wait: for a time, for a release, for each other, for ever.
 
+use std::collections::BTreeSet;
+
 use bsg::{Access, BsgUring, SgIoctl, UringFrame};
 use fault::Times;
 use harness::{Lun, assert::assert_good, declare};
@@ -80,7 +82,9 @@ fn held_commands_are_released_in_a_given_order() {
     let lun = unit_with(&scenario!("hold", 0, rules));
     let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
     submit(&mut bsg, 4);
-    lun.held(4);
+    // SAM-5, command identifier: unique among those of a unit that have not ended.
+    let tags: BTreeSet<_> = lun.held(4).into_iter().map(|entry| entry.tag).collect();
+    assert_eq!(tags.len(), 4, "{tags:x?}");
     // The unit goes on meanwhile, and what it does is seen by what is held.
     assert_good(&execute(&mut bsg, write(2, 1, 9)));
     lun.release_in_order([3, 1, 0, 2]);

@@ -152,3 +152,22 @@ fn command_that_the_host_reset_took_back_is_never_answered() {
     assert!(page.entries.iter().all(|entry| entry.response != ABORTED), "{page:?}");
     assert_works(&lun);
 }
+
+/// SAM-5, ABORT TASK, LOGICAL UNIT RESET: a command that was aborted has no effect any more; nor has one that a device has
+/// forgotten. Whichever rung ends a write that was told as DID_TIME_OUT, it is not carried out later.
+#[rstest]
+fn write_that_timed_out_is_not_carried_out_later(#[values(0, 1, 2)] refused_functions: usize) {
+    declare!(Contract, FEW_TAGS);
+    let lun = Lun::fresh();
+    wait_for_functions(LONG_MS);
+    let mut ring = uring_cmd(lun.device(), Access::ReadWrite);
+    write_blocks(&mut ring);
+    ladder(&lun, 1, &vec![rejected(); refused_functions]);
+    let write = Request::new(&cdb::write(Size::Ten, 1, 1)).data_out(&cdb::pattern(1, 1, 9));
+    let token = ring.submit(write.timeout_ms(1).into()).expect("submitted");
+    let done = ring.wait_for(token, soon()).expect("completed");
+    assert_timed_out(&done.completion().expect("executed"));
+    lun.release();
+    assert_eq!(block::read(&mut ring, Size::Ten, 1, 1), cdb::pattern(1, 1, 7));
+    assert_works(&lun);
+}

@@ -14,7 +14,7 @@ use bsg::{Access, Buffer};
 use rustix::{
     fs::{FallocateFlags, OFlags, fallocate},
     io::{ReadWriteFlags, preadv, pwritev, pwritev2},
-    ioctl::{Setter, ioctl},
+    ioctl::{NoArg, Setter, Updater, ioctl},
 };
 
 use crate::sysfs;
@@ -24,6 +24,12 @@ const BLKDISCARD: u32 = 0x1277;
 
 /// `BLKZEROOUT`, `_IO(0x12, 127)`: offset and length in bytes.
 const BLKZEROOUT: u32 = 0x127f;
+
+/// `BLKRRPART`, `_IO(0x12, 95)`.
+const BLKRRPART: u32 = 0x125f;
+
+/// `BLKREPORTZONE` (include/uapi/linux/blkzoned.h), `_IOWR(0x12, 130, struct blk_zone_report)`.
+const BLKREPORTZONE: u32 = 0xc010_1282;
 
 /// What is done to the zones in a range (include/uapi/linux/blkzoned.h), by an ioctl with the first sector and the number
 /// of sectors.
@@ -137,6 +143,23 @@ impl BlockDevice {
             }
         };
         Ok(done?)
+    }
+
+    /// Has the kernel look for partitions again.
+    pub fn reread_partitions(&self) -> io::Result<()> {
+        // SAFETY: `BLKRRPART` has no argument.
+        Ok(unsafe { ioctl(self.file.as_fd(), NoArg::<BLKRRPART>::new()) }?)
+    }
+
+    /// First sectors of the zones from the one at `first` on, up to eight.
+    pub fn report_zones(&self, first: u64) -> io::Result<Vec<u64>> {
+        // `struct blk_zone_report`: first sector, number of zones, flags, and 64 bytes for each zone.
+        let mut report = [0_u64; 2 + 8 * 8];
+        (report[0], report[1]) = (first, 8);
+        // SAFETY: the kernel reads 16 bytes and writes those and as many zones as they ask for, 8, for which there is room.
+        unsafe { ioctl(self.file.as_fd(), Updater::<BLKREPORTZONE, _>::new(&mut report)) }?;
+        let zones = usize::try_from(report[1] & 0xffff_ffff).expect("at most 8");
+        Ok((0..zones).map(|zone| report[2 + 8 * zone]).collect())
     }
 
     /// Capacity in sectors of 512 bytes, whatever the logical block length.

@@ -16,6 +16,14 @@ pub fn drop_sys_admin() {
     drop_capability(CapabilitySet::SYS_ADMIN);
 }
 
+/// Takes from the calling thread for good what lets it past the mode of a file, `CAP_DAC_OVERRIDE` and
+/// `CAP_DAC_READ_SEARCH`, and nothing else.
+#[track_caller]
+pub fn drop_file_access() {
+    drop_capability(CapabilitySet::DAC_OVERRIDE);
+    drop_capability(CapabilitySet::DAC_READ_SEARCH);
+}
+
 #[track_caller]
 fn drop_capability(capability: CapabilitySet) {
     let mut sets = capabilities(None).expect("a thread can see its capabilities");

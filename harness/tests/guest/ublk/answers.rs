@@ -360,6 +360,11 @@ fn metadata_of_a_merged_request_is_all_there() {
         if descriptor.op_flags & 0xff == 1 {
             let mut metadata = vec![0; 64 << 10];
             let len = queue.device().read_at(&mut metadata, METADATA).expect("metadata");
+            let behind = METADATA + u64::from(descriptor.nr_sectors) * 8 + 1;
+            let error = queue.device().read_at(&mut metadata, behind).expect_err("refused");
+            assert_eq!(error.raw_os_error(), Some(22), "EINVAL behind the metadata");
+            // UBLK_IO_F_INTEGRITY.
+            assert_eq!(descriptor.op_flags >> 18 & 1, 1, "{:#x}", descriptor.op_flags);
             seen.push((descriptor.nr_sectors, len));
             result = i32::try_from(descriptor.nr_sectors * 512).expect("short");
         }

@@ -61,21 +61,31 @@ struct Batch {
 
 impl Batch {
     fn new(mode: DataMode, features: Features) -> Self {
+        Batch::of(mode, features, DEPTH, 128)
+    }
+
+    /// The same, with so many tags, and no request of more sectors.
+    fn of(mode: DataMode, features: Features, depth: u16, max_sectors: u32) -> Self {
         let mut config =
-            unscanned(64).mode(mode).with(Features::BATCH_IO | features).queues(1, DEPTH);
+            unscanned(1024).mode(mode).with(Features::BATCH_IO | features).queues(1, depth);
         config.info.max_io_buf_bytes = 64 << 10;
-        config.params.basic.max_sectors = 128;
+        config.params.basic.max_sectors = max_sectors;
         let mut device = UblkDevice::add(&config.info);
         let id = device.id();
         device.control().set_params(id, &config.params).expect("SET_PARAMS");
-        let queue = Batch::open(id);
+        let queue = Batch::open_with(id, depth);
         let flags = if mode == DataMode::Copy { HAS_BUF_ADDR } else { 0 };
         Batch { queue, device, flags }
     }
 
     #[track_caller]
     fn open(id: u32) -> BatchQueue {
-        let open = || BatchQueue::open(id, DEPTH, BUFFER_LEN).ok();
+        Batch::open_with(id, DEPTH)
+    }
+
+    #[track_caller]
+    fn open_with(id: u32, depth: u16) -> BatchQueue {
+        let open = || BatchQueue::open(id, depth, BUFFER_LEN).ok();
         let mut queue = wait::until(DEADLINE, "the char device", open).expect("opened");
         queue.make_table(DEPTH.into()).expect("a table");
         queue
@@ -114,6 +124,18 @@ impl Batch {
         provided.expect("provided");
         let group = self.queue.groups() - 1;
         self.queue.begin_multishot(FETCH_MANY, fetching(), group).expect("submitted")
+    }
+
+    /// As many tags as were asked for, however many a fetch brings at once; and how many it brought each time.
+    #[track_caller]
+    fn gather(&mut self, fetch: u64, count: usize) -> (Vec<u16>, Vec<usize>) {
+        let (mut tags, mut each) = (Vec::new(), Vec::new());
+        while tags.len() < count {
+            let next = self.next(fetch);
+            each.push(next.len());
+            tags.extend(next);
+        }
+        (tags, each)
     }
 
     /// Prepares everything, and starts the device.
@@ -348,11 +370,16 @@ fn fetch_with_a_bad_header_is_einval(#[case] bend: fn(&mut BatchIo)) {
 /// A fetch whose buffers are used up ends with ENOBUFS, one whose buffer cannot be written as well; no tag is lost by
 /// that: the next fetch has it.
 #[rstest]
-#[case::used_up(1, false)]
-#[case::unwritable(2, true)]
-fn tags_survive_a_fetch_that_ends(#[case] buffers: u16, #[case] unwritable: bool) {
+#[case::used_up(DataMode::UserCopy, 1, false)]
+#[case::unwritable(DataMode::UserCopy, 2, true)]
+#[case::unwritable_and_registered(DataMode::AutoBuf, 2, true)]
+fn tags_survive_a_fetch_that_ends(
+    #[case] mode: DataMode,
+    #[case] buffers: u16,
+    #[case] unwritable: bool,
+) {
     declare!(Contract, SINCE_7_0);
-    let mut batch = Batch::new(DataMode::UserCopy, Features::empty());
+    let mut batch = Batch::new(mode, Features::empty());
     assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)));
     let region = batch.queue.provide(buffers, 4096, Instant::now() + DEADLINE).expect("provided");
     if unwritable {
@@ -379,6 +406,83 @@ fn tags_survive_a_fetch_that_ends(#[case] buffers: u16, #[case] unwritable: bool
     batch.end();
 }
 
+/// Requests that come at once are one batch, and elements of a COMMIT and a PREP are read to the last, though the driver
+/// takes 480 bytes at a time. A fetch brings no more tags than its buffers have room for.
+#[rstest]
+#[case::one_each(2)]
+#[case::all(256)]
+fn batch_of_many_tags_is_served_to_the_last(#[case] room: u32) {
+    declare!(Contract, SINCE_7_0);
+    const TAGS: u16 = 64;
+    let mut batch = Batch::of(DataMode::Copy, Features::empty(), TAGS, 8);
+    let all: Vec<u16> = (0..TAGS).collect();
+    assert_eq!(batch.prep(&all), Some(Ok(0)));
+    let fetch = batch.fetch(128, room / 2);
+    let id = batch.device.id();
+    batch.device.control().start(id).expect("START_DEV");
+    let data = pattern(0, 8 * 64, 6);
+    let sent = data.clone();
+    let written = batch.beside(move |disk| disk.write(0, &sent));
+    let (mut tags, each) = batch.gather(fetch, 64);
+    assert!(each.iter().all(|count| *count <= room as usize / 2), "{each:?}");
+    for tag in &tags {
+        let at = batch.queue.descriptor(0, TAGS, *tag).expect("mapped").start_sector;
+        let at = usize::try_from(at * 512).expect("short");
+        assert!(batch.queue.data(*tag, 4096) == data[at..at + 4096], "tag {tag}");
+    }
+    assert_eq!(batch.commit(&tags, 4096), Some(Ok(64 * 16)));
+    written.recv_timeout(DEADLINE).expect("answered").expect("written");
+    tags.sort_unstable();
+    assert_eq!(tags, all, "each tag once");
+    batch.end();
+}
+
+/// Automatic registration that fails ends its request with EIO, and the server is told of the others in the batch alone.
+/// What an element of a COMMIT says of the index is for the next request of the tag.
+#[rstest]
+fn server_is_told_of_requests_that_are_registered() {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::of(DataMode::AutoBuf, Features::empty(), DEPTH, 8);
+    let registering = |tags: &[u16], slot: fn(u16) -> u16| -> Vec<Element> {
+        let element = |e: Element| Element { buf_index: slot(e.tag), ..e };
+        elements(tags, 4096).into_iter().map(element).collect()
+    };
+    let half = registering(&[0, 1, 2, 3], |tag| if tag % 2 == 0 { 99 } else { tag });
+    assert_eq!(batch.say(PREP, header(0, 4), &half), Some(Ok(0)));
+    let fetch = batch.fetch(8, 4);
+    let id = batch.device.id();
+    batch.device.control().start(id).expect("START_DEV");
+    let write = |disk: &BlockDevice| disk.write(0, &pattern(0, 32, 7));
+    let written = batch.beside(write);
+    let (mut tags, _) = batch.gather(fetch, 2);
+    tags.sort_unstable();
+    assert_eq!(tags, [1, 3]);
+    let nowhere = registering(&tags, |_| 99);
+    assert_eq!(batch.say(COMMIT_MANY, header(0, 2), &nowhere), Some(Ok(16)));
+    let failed = written.recv_timeout(DEADLINE).expect("answered").expect_err("half of it");
+    assert_eq!(failed.raw_os_error(), Some(5), "EIO");
+    let failed = batch.beside(write).recv_timeout(DEADLINE).expect("answered");
+    assert_eq!(failed.expect_err("no slot is left").raw_os_error(), Some(5), "EIO");
+    batch.end();
+}
+
+/// A request that no fetch has taken when the server leaves fails as one that it has had.
+#[rstest]
+fn request_that_nobody_fetched_ends_with_the_server() {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::UserCopy, Features::empty());
+    assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)));
+    let id = batch.device.id();
+    batch.device.control().start(id).expect("START_DEV");
+    let read = batch.beside(|disk| disk.read(0, 512));
+    assert!(read.recv_timeout(MOMENT).is_err(), "nobody has fetched it");
+    let Batch { queue, device, .. } = batch;
+    drop(queue);
+    let failed = read.recv_timeout(DEADLINE).expect("it ends").expect_err("nobody did it");
+    assert_eq!(failed.raw_os_error(), Some(5), "EIO");
+    device.delete();
+}
+
 /// Commands for one tag are no commands of such a device (EOPNOTSUPP), but those for registered data; and commands of a
 /// batch none of any other (EINVAL: nobody has fetched).
 #[rstest]
@@ -400,7 +504,7 @@ fn batch_and_single_commands_do_not_mix() {
     ] {
         assert_eq!(say(single, RawCommand::new(op, 0, 0)), Some(Err(errno)), "{op:#x}");
     }
-    for (queue, tag) in [(1, 0), (0, 4)] {
+    for (queue, tag) in [(1, 0), (0, 4), (0, u16::MAX)] {
         let command = RawCommand::new(REGISTER, queue, tag);
         assert_eq!(say(single, command), Some(Err(Errno::INVAL)), "{queue} {tag}");
     }

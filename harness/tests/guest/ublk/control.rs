@@ -85,7 +85,8 @@ fn add_dev_returns_what_was_asked_for_and_a_number() {
 fn add_dev_with_more_queues_than_cpus_is_clipped() {
     declare!(Contract);
     let cpus = std::thread::available_parallelism().expect("a number of CPUs").get();
-    let device = UblkDevice::add(&DevInfo { nr_hw_queues: 64, ..info() });
+    let device = UblkDevice::add(&DevInfo { nr_hw_queues: 4096, queue_depth: 4096, ..info() });
+    assert_eq!(device.info().queue_depth, 4096);
     assert_eq!(usize::from(device.info().nr_hw_queues), cpus.min(64));
 }
 
@@ -195,6 +196,44 @@ fn get_params_returns_what_was_set_and_the_device_numbers() {
     assert_eq!(returned.types, 0b111);
     assert_ne!(returned.devt.char_major, 0);
     assert_eq!((returned.devt.disk_major, returned.devt.disk_minor), (0, 0), "no disk yet");
+}
+
+/// ublk_drv.c:ublk_ctrl_get_params: no more is written than the header says that the caller knows. Numbers of types that
+/// nobody knows are gone; without any type SET_PARAMS is EINVAL, and takes nothing away.
+#[rstest]
+fn parameters_are_those_the_caller_knows() {
+    declare!(Contract);
+    let mut device = UblkDevice::add(&info());
+    let id = device.id();
+    let mut params = Config::disk(64).params;
+    params.types |= 1 << 30;
+    device.control().set_params(id, &params).expect("SET_PARAMS");
+    params.types = 0;
+    let refused = device.control().set_params(id, &params).expect_err("refused");
+    assert_eq!(refused.errno(), Some(Errno::INVAL));
+    assert_eq!(device.control().params(id).expect("GET_PARAMS").types, 0b111);
+    let mut bytes = [0xa5; 152];
+    bytes[..4].copy_from_slice(&16_u32.to_le_bytes());
+    let (answer, bytes) =
+        exchange(device.control(), ctrl::GET_PARAMS, CtrlCmd::for_device(id), &bytes);
+    assert_eq!(answer, Ok(0));
+    assert_eq!(bytes[4], 0b111);
+    assert_eq!(bytes[16..], [0xa5; 136]);
+}
+
+/// ublk_drv.c:ublk_ctrl_get_dev_info: fewer than 64 bytes are EINVAL; and GET_DEV_INFO2 wants the path of the char
+/// device of everybody (EINVAL).
+#[rstest]
+fn information_has_room_and_a_path() {
+    declare!(Contract);
+    let mut device = UblkDevice::add(&info());
+    let command = CtrlCmd::for_device(device.id());
+    for (op, len) in [(ctrl::GET_DEV_INFO, 63), (ctrl::GET_DEV_INFO, 32), (ctrl::GET_DEV_INFO2, 64)]
+    {
+        let (answer, bytes) = exchange(device.control(), op, command, &vec![0xa5; len]);
+        assert_eq!(answer, Err(Errno::INVAL), "{op:#x}, {len} bytes");
+        assert_eq!(bytes, vec![0xa5; len]);
+    }
 }
 
 /// ublk_drv.c:ublk_validate_params: logical blocks of 512 to 4096 bytes, no larger than physical ones;

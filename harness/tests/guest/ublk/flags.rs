@@ -68,6 +68,20 @@ fn flags_of_a_device_are_what_was_agreed_on(#[case] asked: u64, #[case] agreed: 
     assert_eq!(flags & !optional, agreed | always, "{flags:#x}");
 }
 
+/// ublk_drv.c:ublk_ctrl_add_dev, UBLK_F_BATCH_IO (1 << 15): no tag has a task of its own (no PER_IO_DAEMON, 1 << 13), and
+/// nobody asks for data (no NEED_GET_DATA). A buffer is whole pages.
+#[rstest]
+fn batch_device_has_neither_daemons_nor_data_to_ask_for() {
+    declare!(Contract, SINCE_7_0);
+    const BATCH: u64 = 1 << 15;
+    let asked = DevInfo { max_io_buf_bytes: (512 << 10) + 4095, ..info(BATCH | GET_DATA) };
+    let device = UblkDevice::add(&asked);
+    let (flags, always, optional) =
+        (device.info().flags, 1 << 1 | 1 << 6 | 1 << 14 | 1 << 17, 1 << 10);
+    assert_eq!(flags & !optional, BATCH | always, "{flags:#x}");
+    assert_eq!(device.info().max_io_buf_bytes, 512 << 10);
+}
+
 /// What the caller says of state and server is not taken over: a device that was just added is DEAD and has none.
 #[rstest]
 fn add_dev_ignores_the_state_it_is_told() {
@@ -102,6 +116,7 @@ fn descriptor_has_a_size_within_bounds(#[case] size: u16, #[case] valid: bool) {
 #[rstest]
 #[case::alignment_of_a_page(|p: &mut Params| (p.types, p.dma.alignment) = (0x11, 4096))]
 #[case::alignment_of_three(|p: &mut Params| (p.types, p.dma.alignment) = (0x11, 2))]
+#[case::alignment_of_two_pages(|p: &mut Params| (p.types, p.dma.alignment) = (0x11, 8191))]
 #[case::boundary_below_a_page(|p: &mut Params| segment(p, 2047, 4096))]
 #[case::boundary_of_no_power(|p: &mut Params| segment(p, 8190, 4096))]
 #[case::segment_below_a_page(|p: &mut Params| segment(p, 4095, 4095))]
@@ -123,6 +138,30 @@ fn parameter_beyond_a_limit_is_einval_and_leaves_none(#[case] bend: fn(&mut Para
     assert_eq!(device.control().start(id).expect_err("refused").errno(), Some(Errno::INVAL));
 }
 
+/// The same limits from their inner side: what is just within them is taken.
+#[rstest]
+fn parameter_at_a_limit_is_taken() {
+    declare!(Contract, SINCE_7_0);
+    let bends: [fn(&mut Params); 8] = [
+        |p| (p.types, p.dma.alignment) = (0x11, 4095),
+        |p| segment(p, 4095, 4096),
+        |p| p.basic.max_sectors = 8,
+        |p| p.basic.max_sectors = 1024,
+        |p| p.basic.physical_bs_shift = 28,
+        |p| (p.basic.io_min_shift, p.basic.io_opt_shift) = (28, 28),
+        |p| (p.basic.logical_bs_shift, p.basic.physical_bs_shift) = (12, 12),
+        |p| (p.discard.max_discard_sectors, p.discard.max_discard_segments) = (0, 0),
+    ];
+    let mut device = UblkDevice::add(&info(0));
+    let id = device.id();
+    for (number, bend) in bends.into_iter().enumerate() {
+        let mut params = Config::disk(64).params;
+        bend(&mut params);
+        let taken = device.control().set_params(id, &params);
+        taken.unwrap_or_else(|error| panic!("number {number}: {error}"));
+    }
+}
+
 fn segment(params: &mut Params, mask: u64, len: u32) {
     params.types = 0x21;
     (params.seg.seg_boundary_mask, params.seg.max_segment_size, params.seg.max_segments) =
@@ -139,6 +178,10 @@ fn integrity(params: &mut Params) {
 #[rstest]
 #[case::sound(|_: &mut Params| (), true)]
 #[case::no_metadata(|p: &mut Params| p.integrity.metadata_size = 0, false)]
+#[case::interval_of_a_block(
+    |p: &mut Params| (p.basic.logical_bs_shift, p.integrity.interval_exp) = (12, 12),
+    true
+)]
 #[case::unknown_guard(|p: &mut Params| p.integrity.csum_type = 3, false)]
 #[case::unknown_capability(|p: &mut Params| p.integrity.flags = 4, false)]
 #[case::information_behind_the_metadata(|p: &mut Params| p.integrity.pi_offset = 1, false)]

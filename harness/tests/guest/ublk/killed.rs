@@ -215,8 +215,11 @@ pub(crate) fn kill_at(point: Point, fate: Fate) {
         return;
     }
     let target = Arc::new(Recorder::new(SECTORS));
-    let next = Server::recover(device.id(), &config(point, fate), target.clone());
+    let id = device.id();
+    let next = Server::recover(id, &config(point, fate), target.clone());
     let next = next.expect("recovered");
+    let info = device.control().info(id).expect("GET_DEV_INFO");
+    assert_eq!(u32::try_from(info.ublksrv_pid), Ok(std::process::id()), "who serves it");
     if let Some(written) = written.filter(|_| is_reissued) {
         written.recv_timeout(DEADLINE).expect("it ends").expect("written");
         assert!(target.bytes()[8 * 512..16 * 512] == pattern(8, 8, 1)[..], "the medium differs");

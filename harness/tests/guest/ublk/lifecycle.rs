@@ -1,6 +1,6 @@
 //! A device from start to end.
 
-use std::{process, sync::Arc};
+use std::{os::unix::fs::MetadataExt, path::Path, process, sync::Arc};
 
 use bsg::Access;
 use harness::{BlockDevice, UblkDevice, declare, sysfs};
@@ -25,6 +25,13 @@ fn start_dev_makes_a_disk_of_the_size_asked_for() {
     assert_eq!(disk.attribute("queue/physical_block_size"), "4096");
     assert_eq!(disk.attribute("queue/max_hw_sectors_kb"), "512");
     assert_eq!(disk.attribute("queue/write_cache"), "write back");
+    let devt = server.control().params(id).expect("GET_PARAMS").devt;
+    let numbers = |path: &Path| {
+        let rdev = path.metadata().expect("the node is there").rdev();
+        (rustix::fs::major(rdev), rustix::fs::minor(rdev))
+    };
+    assert_eq!((devt.disk_major, devt.disk_minor), numbers(&server.block_path()));
+    assert_eq!((devt.char_major, devt.char_minor), numbers(&server.char_path()));
     drop(disk);
     server.delete().expect("deleted");
 }

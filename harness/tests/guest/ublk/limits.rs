@@ -39,6 +39,18 @@ fn disk(config: &Config) -> (Server, BlockDevice) {
 #[case::segment_len(|p: &mut Params| segments(p), "queue/max_segment_size", "8192")]
 #[case::io_min(|p: &mut Params| p.basic.io_min_shift = 13, "queue/minimum_io_size", "8192")]
 #[case::io_opt(|p: &mut Params| p.basic.io_opt_shift = 16, "queue/optimal_io_size", "65536")]
+#[case::virt_boundary(|p: &mut Params| p.basic.virt_boundary_mask = 4095, "queue/virt_boundary_mask", "4095")]
+#[case::chunk(|p: &mut Params| p.basic.chunk_sectors = 32, "queue/chunk_sectors", "32")]
+#[case::longest_discard(
+    |p: &mut Params| p.discard.max_discard_sectors = 64,
+    "queue/discard_max_hw_bytes",
+    "32768"
+)]
+#[case::longest_zeroes(
+    |p: &mut Params| p.discard.max_write_zeroes_sectors = 32,
+    "queue/write_zeroes_max_bytes",
+    "16384"
+)]
 #[case::discard(
     |p: &mut Params| p.discard.discard_granularity = 65536,
     "queue/discard_granularity",
@@ -87,10 +99,13 @@ fn integrity_is_a_limit_of_the_disk(
     let integrity = &mut config.params.integrity;
     (integrity.flags, integrity.csum_type) = (capabilities, guard);
     (integrity.interval_exp, integrity.metadata_size) = (9, metadata);
+    (integrity.max_integrity_segments, integrity.tag_size) = (5, 2);
     let (server, disk) = disk(&config);
     assert_eq!(disk.attribute("integrity/format"), format);
     assert_eq!(disk.attribute("integrity/protection_interval_bytes"), "512");
     assert_eq!(disk.attribute("integrity/device_is_integrity_capable"), capable);
+    assert_eq!(disk.attribute("integrity/tag_size"), "2");
+    assert_eq!(disk.attribute("queue/max_integrity_segments"), "5");
     drop(disk);
     server.delete().expect("deleted");
 }
@@ -200,6 +215,17 @@ fn module_goes_with_its_devices_and_has_a_limit() {
     let refused = refused.join().expect("no panic").expect("refused");
     assert_eq!(refused.errno(), Some(Errno::ACCESS));
     assert!(fs::write(LIMIT, "1048577").is_err(), "more than there are minor numbers");
+    fs::write(LIMIT, "1").expect("it can be changed");
+    let again = thread::spawn(move || {
+        privilege::drop_sys_admin();
+        for _ in 0..2 {
+            let device = UblkDevice::add(&unprivileged);
+            let second = Control::open().expect("opened").add(&unprivileged).err();
+            assert_eq!(second.and_then(|error| error.errno()), Some(Errno::ACCESS), "the limit");
+            device.delete();
+        }
+    });
+    again.join().expect("one at a time");
     fs::write(LIMIT, "64").expect("it can be changed");
     if !Path::new("/sys/module/ublk_drv/initstate").exists() {
         bench::skip("ublk_drv is built into this kernel");

@@ -12,6 +12,8 @@ mod lifecycle;
 mod limits;
 mod lost_ring;
 pub(crate) mod modes;
+
+mod moves;
 mod patience;
 mod privilege;
 mod program;

@@ -103,7 +103,9 @@ fn tasks_share_the_tags_of_a_queue(
     #[values(DataMode::Copy, DataMode::ZeroCopy, DataMode::AutoBuf)] mode: DataMode,
 ) {
     declare!(Contract, SINCE_7_0);
-    let config = Config { threads: 3, ..unscanned(SECTORS).mode(mode).queues(1, 4) };
+    let mut config = Config { threads: 3, ..unscanned(SECTORS).mode(mode).queues(1, 4) };
+    // A write of 16 sectors is two requests, which the block layer queues at once.
+    config.params.basic.max_sectors = 8;
     let (server, _, disk) = recording(&config);
     thread::scope(|scope| {
         let disk = &disk;

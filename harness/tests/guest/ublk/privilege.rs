@@ -1,23 +1,32 @@
 //! Who may do what with a device (drivers/block/ublk_drv.c:ublk_ctrl_uring_cmd_permission).
 
-use std::{sync::Arc, thread};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    sync::Arc,
+    thread,
+};
 
 use bsg::Access;
 use harness::{BlockDevice, UblkDevice, declare, privilege};
 use rstest::rstest;
+use rustix::fs::FileType;
 use ublk::{
-    Config, Control, Errno, Features, Server,
+    Config, Control, Errno, Features, RawQueue, Server,
     uapi::{CtrlCmd, DevInfo, ctrl},
 };
 
 use super::{
     modes::SINCE_7_0,
+    protocol::{fetch, say},
     raw::exchange,
     recorder::{Recorder, pattern, unscanned},
 };
 
 /// UBLK_F_UNPRIVILEGED_DEV (include/uapi/linux/ublk_cmd.h).
 const UNPRIVILEGED: u64 = 1 << 5;
+/// UBLK_F_NO_AUTO_PART_SCAN.
+const NO_SCAN: u64 = 1 << 18;
 
 fn info(flags: u64) -> DevInfo {
     DevInfo { flags, ..Config::disk(64).queues(1, 4).info }
@@ -135,4 +144,90 @@ fn owner_of_an_unprivileged_device_cannot_delete_it_without_waiting() {
     let refused = device.control().delete_async(id).expect_err("refused");
     assert_eq!(refused.errno(), Some(Errno::INVAL));
     device.delete();
+}
+
+/// ublk_drv.c:ublk_ctrl_uring_cmd_permission and ublk_char_dev_permission: who may read the char device may look, who may
+/// read and write it may change (EACCES else); the path has to be of that device (EPERM for a node of another kind).
+#[rstest]
+fn mode_of_the_char_device_says_who_may_what() {
+    declare!(Contract, SINCE_7_0);
+    privilege::drop_sys_admin();
+    privilege::drop_file_access();
+    let mut device = UblkDevice::add(&info(UNPRIVILEGED));
+    let id = device.id();
+    let node = format!("/dev/ublkc{id}");
+    let allow = |mode| {
+        fs::set_permissions(&node, fs::Permissions::from_mode(mode)).expect("its owner may");
+    };
+    let params = Config::disk(64).params;
+    for (mode, look, change) in [(0o400, true, false), (0o200, false, false), (0o600, true, true)] {
+        allow(mode);
+        let control = device.control();
+        let looked = [control.info(id).err(), control.info2(id).err(), control.params(id).err()];
+        let errnos = looked.map(|error| error.and_then(|error| error.errno()));
+        assert_eq!(errnos, [(!look).then_some(Errno::ACCESS); 3], "{mode:o}");
+        let changed = [
+            control.set_params(id, &params).err(),
+            control.update_size(id, 8).err().filter(|e| e.errno() != Some(Errno::NODEV)),
+            control.stop(id).err(),
+        ];
+        let errnos = changed.map(|error| error.and_then(|error| error.errno()));
+        assert_eq!(errnos, [(!change).then_some(Errno::ACCESS); 3], "{mode:o}");
+    }
+    let rdev = fs::metadata(&node).expect("the node is there").rdev();
+    let block = format!("/tmp/ublk-{id}");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let made = rustix::fs::mknodat(rustix::fs::CWD, &block, FileType::BlockDevice, mode, rdev);
+    made.expect("root may make nodes");
+    let mut command = CtrlCmd::for_device(id);
+    command.dev_path_len = u16::try_from(block.len()).expect("short");
+    let answer =
+        exchange(&mut Control::open().expect("opened"), ctrl::STOP_DEV, command, block.as_bytes());
+    assert_eq!(answer.0, Err(Errno::PERM));
+    fs::remove_file(block).expect("removed");
+    device.delete();
+}
+
+/// ublk_drv.c:ublk_open: the disk of an unprivileged device is its owner's, user and group, and that of who has
+/// CAP_SYS_ADMIN; for others it is EPERM, whatever the mode of its node says.
+#[rstest]
+fn disk_of_an_unprivileged_device_is_its_owner_s() {
+    declare!(Contract, SINCE_7_0);
+    let as_user = |user: u32, group: u32| {
+        rustix::thread::set_thread_gid(rustix::process::Gid::from_raw(group)).expect("root may");
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(user)).expect("root may");
+    };
+    let added = thread::spawn(move || {
+        let mut control = Control::open().expect("opened");
+        as_user(1000, 1001);
+        control.add(&DevInfo { queue_depth: 1, ..info(UNPRIVILEGED | NO_SCAN) }).expect("ADD_DEV")
+    });
+    let added = added.join().expect("no panic");
+    assert_eq!((added.owner_uid, added.owner_gid), (1000, 1001));
+    let mut control = Control::open().expect("opened");
+    control.say_path();
+    let id = added.dev_id;
+    control.set_params(id, &unscanned(64).params).expect("SET_PARAMS");
+    let mut queue = RawQueue::open(id).expect("root may");
+    assert_eq!(say(&mut queue, fetch(0)), None);
+    control.start(id).expect("START_DEV");
+    let disk = format!("/dev/ublkb{id}");
+    fs::set_permissions(&disk, fs::Permissions::from_mode(0o666)).expect("root may");
+    let opened = [(0, 0), (1000, 1000), (1001, 1001), (1000, 1001)].map(|(user, group)| {
+        let path = disk.clone();
+        let opened = thread::spawn(move || {
+            if user == 0 {
+                privilege::drop_sys_admin();
+            } else {
+                as_user(user, group);
+            }
+            fs::File::open(path).err().and_then(|error| error.raw_os_error())
+        });
+        opened.join().expect("no panic")
+    });
+    assert_eq!(opened, [Some(1), Some(1), Some(1), None], "EPERM for all but the owner");
+    fs::File::open(&disk).expect("who has CAP_SYS_ADMIN may");
+    control.stop(id).expect("STOP_DEV");
+    drop(queue);
+    control.delete(id).expect("DEL_DEV");
 }

@@ -183,6 +183,20 @@ fn nothing_reaches_beyond_the_request(#[case] offset: u64, #[case] len: u32) {
     delivered.end(512).expect("written");
 }
 
+/// A part of the data is that part, and no other byte changes.
+#[rstest]
+fn part_of_the_data_is_moved_to_its_place() {
+    declare!(Contract, SINCE_7_0);
+    let mut delivered = registered(DataMode::ZeroCopy, false);
+    let source = file(&[0x77; 100]);
+    let part = FixedTransfer::from(&source, 0, 100).at(12);
+    assert_eq!(move_data(&mut delivered.queue, part), Some(Ok(100)));
+    assert_eq!(say(&mut delivered.queue, at(UNREGISTER, 0)), Some(Ok(0)));
+    let got = delivered.end(512).expect("read");
+    assert!(got[12..112] == [0x77; 100], "the part");
+    assert!(!got[..12].contains(&0x77) && !got[112..].contains(&0x77), "beside it");
+}
+
 /// UBLK_F_BUF_REG_OFF_DAEMON: another task may register and use the data with a ring of its own. The commit is the
 /// daemon's, and completion waits for the other.
 #[rstest]
@@ -240,7 +254,9 @@ fn automatic_buffer_of_another_ring_is_the_server_s_to_unregister() {
     let mut delivered = registered(DataMode::AutoBuf, true);
     let mut other = delivered.queue.another().expect("a ring");
     other.make_table(1).expect("a table");
+    assert_eq!(say(&mut other, at(REGISTER, 0)), Some(Ok(0)), "in the same slot of the other");
     assert_eq!(say(&mut other, commit(512)), None);
+    assert_eq!(say(&mut other, at(UNREGISTER, 0)), Some(Ok(0)), "it was not the commit's");
     assert!(delivered.client.recv_timeout(MOMENT).is_err(), "its buffer is registered");
     assert_eq!(say(&mut delivered.queue, at(UNREGISTER, 0)), Some(Ok(0)));
     delivered.client.recv_timeout(DEADLINE).expect("answered").expect("written");

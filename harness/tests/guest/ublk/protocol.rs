@@ -4,20 +4,23 @@
 use std::{
     fs::File,
     os::unix::fs::FileExt,
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use bsg::Access;
-use harness::{BlockDevice, UblkDevice, declare, wait};
+use harness::{BlockDevice, Needs, UblkDevice, declare, wait};
 use rstest::rstest;
 use ublk::{
-    Buffer, DataMode, Errno, Pointer, RawCommand, RawQueue,
+    Buffer, DataMode, Errno, NullTarget, Pointer, RawCommand, RawQueue, Server,
     uapi::{CtrlCmd, ctrl},
 };
 
-use super::{modes::SINCE_7_0, recorder::unscanned};
+use super::{modes::SINCE_7_0, raw::plain, recorder::unscanned};
 
 /// UBLK_U_IO_* (include/uapi/linux/ublk_cmd.h).
 pub(crate) const FETCH: u32 = 0xc010_7520;
@@ -25,6 +28,12 @@ pub(crate) const COMMIT: u32 = 0xc010_7521;
 pub(crate) const NEED_GET_DATA: u32 = 0xc010_7522;
 pub(crate) const REGISTER: u32 = 0xc010_7523;
 pub(crate) const UNREGISTER: u32 = 0xc010_7524;
+
+/// Before, a mapping can be made writable.
+const SINCE_7_2: Needs = Needs {
+    features: std::borrow::Cow::Borrowed(&[harness::Feature::KernelAtLeast(7, 2)]),
+    ..Needs::DEFAULT
+};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// How long a command that the driver keeps is waited for.
@@ -66,11 +75,11 @@ pub(crate) fn fetch(tag: u16) -> RawCommand {
 #[rstest]
 #[case::queue(1, 0)]
 #[case::last_queue(0xffff, 0)]
-#[case::tag(0, 2)]
+#[case::tag(0, 3)]
 #[case::last_tag(0, 0xffff)]
 fn command_out_of_range_is_einval(#[case] q_id: u16, #[case] tag: u16) {
     declare!(Contract, SINCE_7_0);
-    let (_device, mut queue) = device(DataMode::Copy, 2);
+    let (_device, mut queue) = device(DataMode::Copy, 3);
     for op in [FETCH, COMMIT, NEED_GET_DATA, REGISTER] {
         let command = RawCommand::new(op, q_id, tag).memory(buffer());
         assert_eq!(say(&mut queue, command), Some(Err(Errno::INVAL)), "{op:#x}");
@@ -140,7 +149,7 @@ fn second_fetch_is_refused() {
 fn number_of_a_queue_command_is_what_counts(#[case] op: u32) {
     declare!(
         Quirk,
-        harness::Needs {
+        Needs {
             features: std::borrow::Cow::Borrowed(&[
                 harness::Feature::KernelAtLeast(7, 0),
                 harness::Feature::Config(std::borrow::Cow::Borrowed(
@@ -221,6 +230,21 @@ fn descriptors_are_mapped_whole_and_read_only() {
     // 4096 tags of 24 bytes: the second queue, which is not there.
     assert_eq!(errno(queue.probe_map(98304, 4096, false)), Some(22), "EINVAL");
     assert_eq!(errno(queue.probe_map(0x8000_0000, 4096, false)), Some(22), "EINVAL");
+}
+
+/// ublk_ch_mmap: a mapping that may be read cannot be made one that may be written (`mw`, may write, of VmFlags in
+/// Documentation/filesystems/proc.rst).
+#[rstest]
+fn mapped_descriptors_can_never_be_written() {
+    declare!(Contract, SINCE_7_2);
+    let server = Server::start(&unscanned(64), Arc::new(NullTarget)).expect("started");
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("there are mappings");
+    let char_path = server.char_path().display().to_string();
+    let mut lines = maps.lines().skip_while(|line| !line.ends_with(&char_path));
+    let flags = lines.find(|line| line.starts_with("VmFlags:")).expect("descriptors are mapped");
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    assert!(flags.contains(&"mr") && !flags.contains(&"mw"), "{flags:?}");
+    server.delete().expect("deleted");
 }
 
 /// A device with one tag, whose one request has been delivered to the test.
@@ -376,8 +400,18 @@ fn stop_dev_gives_fetches_back_with_enodev() {
     let (mut device, mut queue) = device(DataMode::Copy, 2);
     let tokens = [0, 1].map(|tag| queue.begin(fetch(tag)).expect("submitted"));
     let id = device.id();
+    let other = CtrlCmd { data: 1, ..CtrlCmd::for_device(id) };
+    assert_eq!(
+        plain(device.control(), ctrl::START_DEV, other),
+        Err(Errno::INVAL),
+        "init does not serve it"
+    );
     device.control().start(id).expect("START_DEV");
     device.control().stop(id).expect("STOP_DEV");
+    // Before 7.2 it is the last server there was.
+    if harness::kernel::at_least(7, 2) {
+        assert_eq!(device.control().info(id).expect("GET_DEV_INFO").ublksrv_pid, -1);
+    }
     for token in tokens {
         let reply = queue.finish(token, Instant::now() + DEADLINE).expect("no error");
         assert_eq!(reply.expect("given back").res, -19);

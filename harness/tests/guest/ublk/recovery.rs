@@ -1,6 +1,7 @@
 //! A device outlives its server, is quiesced, resized and stopped while it is used.
 
 use std::{
+    process,
     sync::{
         Arc,
         mpsc::{Receiver, channel},
@@ -10,13 +11,18 @@ use std::{
 };
 
 use bsg::Access;
-use harness::{BlockDevice, UblkDevice, declare, sysfs, wait};
+use harness::{BlockDevice, UblkDevice, declare, privilege, sysfs, wait};
 use rstest::rstest;
-use ublk::{Config, DataMode, Errno, Faults, Features, Server};
+use ublk::{
+    Config, DataMode, Errno, Faults, Features, RawQueue, Server,
+    uapi::{CtrlCmd, ctrl},
+};
 use ublk_fault::{Effect, OpName, Rule, When};
 
 use super::{
     modes::SINCE_7_0,
+    protocol::{self, MOMENT},
+    raw::plain,
     recorder::{Recorder, pattern, unscanned},
 };
 
@@ -152,7 +158,8 @@ fn request_without_a_server_fails_if_asked_for() {
     server.delete().expect("deleted");
 }
 
-/// ublk_drv.c:ublk_ctrl_start_recovery: EINVAL for a device that does not outlive its server, EBUSY for one that has one.
+/// ublk_drv.c:ublk_ctrl_start_recovery: EINVAL for a device that does not outlive its server, EBUSY for one that has one; and so
+/// ublk_ctrl_end_recovery, which refuses (EINVAL) another process than the one that has the char device, before that.
 #[rstest]
 fn recovery_of_a_device_that_needs_none_is_refused() {
     declare!(Contract, SINCE_7_0);
@@ -165,11 +172,17 @@ fn recovery_of_a_device_that_needs_none_is_refused() {
         let id = server.dev_id();
         let error = server.control().start_recovery(id).expect_err("refused");
         assert_eq!(error.errno(), Some(refused));
+        for (pid, refused) in [(process::id(), refused), (1, Errno::INVAL)] {
+            let end = CtrlCmd { data: pid.into(), ..CtrlCmd::for_device(id) };
+            let answer = plain(server.control(), ctrl::END_USER_RECOVERY, end);
+            assert_eq!(answer, Err(refused), "{features:?}, END_USER_RECOVERY for {pid}");
+        }
         server.delete().expect("deleted");
     }
 }
 
-/// include/uapi/linux/ublk_cmd.h, UBLK_F_QUIESCE: the fetches come back, the disk stays for the next server.
+/// include/uapi/linux/ublk_cmd.h, UBLK_F_QUIESCE: the fetches come back, the disk stays for the next server. To
+/// quiesce it again changes nothing; START_USER_RECOVERY is EBUSY while somebody has the char device.
 #[rstest]
 fn quiesced_device_goes_to_the_next_server() {
     declare!(Contract, SINCE_7_0);
@@ -182,6 +195,16 @@ fn quiesced_device_goes_to_the_next_server() {
     server.quiesce(DEADLINE).expect("quiesced");
     await_state(&mut device, 2);
     assert!(device.block_path().exists(), "the disk stays");
+    let id = device.id();
+    device.control().quiesce(id, DEADLINE).expect("it is quiesced");
+    let open = wait::until(DEADLINE, "the char device", || RawQueue::open(id).ok());
+    let open = open.unwrap_or_else(|error| panic!("{error}"));
+    let refused = device.control().start_recovery(id).expect_err("somebody has it open");
+    assert_eq!(refused.errno(), Some(Errno::BUSY));
+    drop(open);
+    let free =
+        wait::until(DEADLINE, "the char device", || device.control().start_recovery(id).ok());
+    free.unwrap_or_else(|error| panic!("{error}"));
     let server = Server::recover(device.id(), &config, target).expect("recovered");
     assert_eq!(disk.read(0, 4096).expect("read"), pattern(0, 8, 6));
     drop(disk);
@@ -252,6 +275,81 @@ fn update_size_changes_the_disk_at_once() {
     server.control().update_size(id, 8).expect("UPDATE_SIZE");
     assert_eq!(disk.sectors(), 8);
     assert_eq!(server.control().params(id).expect("GET_PARAMS").basic.dev_sectors, 8);
+    drop(disk);
+    server.delete().expect("deleted");
+}
+
+/// ublk_drv.c:ublk_ctrl_set_size and ublk_ctrl_quiesce_dev: ENODEV without a disk.
+#[rstest]
+fn command_for_a_disk_without_one_is_enodev() {
+    declare!(Contract, SINCE_7_0);
+    let config = unscanned(SECTORS).with(Features::USER_RECOVERY | Features::QUIESCE);
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    let refused = device.control().update_size(id, 8).expect_err("refused");
+    assert_eq!(refused.errno(), Some(Errno::NODEV));
+    let refused = device.control().quiesce(id, DEADLINE).expect_err("refused");
+    assert_eq!(refused.errno(), Some(Errno::NODEV));
+    assert_eq!(device.control().params(id).expect("GET_PARAMS").basic.dev_sectors, SECTORS);
+}
+
+/// ublk_drv.c:ublk_ctrl_start_dev and ublk_ctrl_set_params: as long as somebody has the old disk open, a device that was
+/// stopped is not started again (EEXIST) and keeps its parameters (EACCES).
+#[rstest]
+fn stopped_device_is_not_free_before_its_disk() {
+    declare!(Contract, SINCE_7_0);
+    let (mut device, mut queue) = protocol::device(DataMode::Copy, 1);
+    assert_eq!(protocol::say(&mut queue, protocol::fetch(0)), None);
+    let id = device.id();
+    device.control().start(id).expect("START_DEV");
+    let disk = BlockDevice::open(&device.block_path(), Access::ReadOnly);
+    device.control().stop(id).expect("STOP_DEV");
+    let other = unscanned(128).params;
+    let refused = device.control().set_params(id, &other).expect_err("refused");
+    assert_eq!(refused.errno(), Some(Errno::ACCESS));
+    let refused = device.control().start(id).expect_err("refused");
+    assert_eq!(refused.errno(), Some(Errno::EXIST));
+    drop(disk);
+    let free = wait::until(DEADLINE, "the end of the disk", || {
+        device.control().set_params(id, &other).ok()
+    });
+    free.unwrap_or_else(|error| panic!("{error}"));
+    drop(queue);
+}
+
+/// include/uapi/linux/ublk_cmd.h, UBLK_F_NO_AUTO_PART_SCAN: START_DEV looks for partitions unless it is told not to; with
+/// the flag they are looked for when somebody asks (BLKRRPART). Nobody looks for those of a server without CAP_SYS_ADMIN.
+#[rstest]
+#[case::at_the_start(Config::disk(SECTORS), true, true)]
+#[case::on_demand(unscanned(SECTORS), false, true)]
+#[case::never(Config::disk(SECTORS).with(Features::UNPRIVILEGED_DEV), false, false)]
+fn partitions_are_looked_for_where_they_may_be(
+    #[case] config: Config,
+    #[case] at_the_start: bool,
+    #[case] on_demand: bool,
+) {
+    declare!(Contract, SINCE_7_0);
+    let target = Arc::new(Recorder::new(SECTORS));
+    let disk_target = target.clone();
+    let server = thread::spawn(move || {
+        if !on_demand {
+            privilege::drop_sys_admin();
+        }
+        Server::start(&config, disk_target).expect("started")
+    });
+    let server = server.join().expect("no panic");
+    let disk = BlockDevice::open(&server.block_path(), Access::ReadOnly);
+    let looked =
+        |patience| wait::until(patience, "a read", || (target.count() > 0).then_some(())).is_ok();
+    if at_the_start {
+        assert!(looked(DEADLINE), "nobody has looked");
+    } else {
+        assert!(!looked(MOMENT), "{:?}", target.take());
+        let asked = disk.reread_partitions();
+        assert_eq!(asked.is_ok(), on_demand, "{asked:?}");
+        assert_eq!(target.count() > 0, on_demand);
+    }
     drop(disk);
     server.delete().expect("deleted");
 }

@@ -85,7 +85,13 @@ fn pages_are_registered_once() {
     assert_eq!(control.register_shared(id, &second, 0..4096, true).expect("registered"), 1);
     let again = control.register_shared(id, &first, 4096..8192, false).expect_err("refused");
     assert_eq!(again.errno(), Some(Errno::EXIST));
+    let third = Region::zeroed(4096).expect("a page");
+    third.fill(3);
+    let number = control.register_shared(id, &third, 0..4096, false).expect("registered");
+    assert_eq!(number, 2, "one that was refused has no number");
     control.unregister_shared(id, 0).expect("unregistered");
+    let other = control.register_shared(id, &second, 0..4096, false).expect_err("refused");
+    assert_eq!(other.errno(), Some(Errno::EXIST), "the others are still there");
     let gone = control.unregister_shared(id, 0).expect_err("refused");
     assert_eq!(gone.errno(), Some(Errno::NOENT));
     assert_eq!(control.register_shared(id, &first, 4096..8192, false).expect("registered"), 0);
@@ -107,6 +113,37 @@ fn unregistering_an_index_out_of_range_is_einval(#[case] index: u64) {
     let command = CtrlCmd { data: index, ..CtrlCmd::for_device(id) };
     assert_eq!(plain(device.control(), ctrl::UNREG_BUF, command), Err(Errno::INVAL));
     device.control().unregister_shared(id, 0).expect("it is still there");
+}
+
+/// Pages are pinned as long as they are registered, and no longer (nr_foll_pin_* of /proc/vmstat); pages that may only be
+/// read are registered for nothing else (EFAULT).
+#[rstest]
+fn registered_pages_are_given_back() {
+    declare!(Contract, SINCE_7_1);
+    let pinned = || {
+        // Reading it adds up what each CPU has counted for itself.
+        std::fs::read("/proc/sys/vm/stat_refresh").expect("root may");
+        let counters = std::fs::read_to_string("/proc/vmstat").expect("there are counters");
+        let count = |name: &str| -> i64 {
+            let line = counters.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("pins are counted").trim().parse().expect("a number")
+        };
+        count("nr_foll_pin_acquired ") - count("nr_foll_pin_released ")
+    };
+    let mut device = device(SHMEM_ZC);
+    let id = device.id();
+    let region = Region::zeroed(40 * 4096).expect("pages");
+    region.fill(1);
+    let before = pinned();
+    let control = device.control();
+    assert_eq!(control.register_shared(id, &region, 0..40 * 4096, false).expect("registered"), 0);
+    assert_eq!(pinned() - before, 40);
+    control.unregister_shared(id, 0).expect("unregistered");
+    assert_eq!(pinned(), before);
+    region.make_read_only(0..4096).expect("its protection changes");
+    let refused = control.register_shared(id, &region, 0..4096, false).expect_err("refused");
+    assert_eq!(refused.errno(), Some(Errno::FAULT));
+    assert_eq!(control.register_shared(id, &region, 0..4096, true).expect("registered"), 0);
 }
 
 /// What an application does with its memory, of which the part from byte 4096 on is registered.

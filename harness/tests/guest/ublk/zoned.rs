@@ -98,12 +98,19 @@ struct Zoned {
 impl Zoned {
     /// A device that is served, and not started.
     fn new() -> Self {
+        Zoned::of(SECTORS, 1024)
+    }
+
+    /// The same, with so many sectors, in requests of no more than so many.
+    fn of(sectors: u64, max_sectors: u32) -> Self {
         let mut config =
-            unscanned(SECTORS).mode(DataMode::UserCopy).with(Features::ZONED).queues(1, 1);
+            unscanned(sectors).mode(DataMode::UserCopy).with(Features::ZONED).queues(1, 1);
         // Basic and zoned.
         config.params.types = 0x9;
         config.params.basic.chunk_sectors = u32::try_from(ZONE_SECTORS).expect("small");
+        config.params.basic.max_sectors = max_sectors;
         config.params.zoned.max_zone_append_sectors = 16;
+        (config.params.zoned.max_open_zones, config.params.zoned.max_active_zones) = (2, 3);
         let mut device = UblkDevice::add(&config.info);
         let id = device.id();
         device.control().set_params(id, &config.params).expect("SET_PARAMS");
@@ -146,6 +153,9 @@ fn operations_on_zones_come_as_they_are() {
     assert_eq!(disk.attribute("queue/zoned"), "host-managed");
     assert_eq!(disk.attribute("queue/nr_zones"), "4");
     assert_eq!(disk.attribute("queue/chunk_sectors"), "16");
+    assert_eq!(disk.attribute("queue/max_open_zones"), "2");
+    assert_eq!(disk.attribute("queue/max_active_zones"), "3");
+    assert_eq!(disk.attribute("queue/zone_append_max_bytes"), "8192");
     while zoned.seen.try_recv().is_ok() {}
     for (command, op) in [
         (ZoneCommand::Open, OPEN),
@@ -181,6 +191,26 @@ fn start_fails_with_its_report_of_zones() {
     zoned.broken.store(false, Ordering::Relaxed);
     zoned.start().expect("START_DEV");
     assert_eq!(zoned.device.state(), 1);
+    let id = zoned.device.id();
+    zoned.device.control().stop(id).expect("STOP_DEV");
+}
+
+/// include/uapi/linux/ublk_cmd.h, UBLK_IO_OP_REPORT_ZONES: each request asks for no more zones than its buffer has room
+/// for, 64 in a page, and the next one for those that follow; an application is told of those there are.
+#[rstest]
+fn long_report_comes_in_parts() {
+    declare!(Contract, ZONES);
+    let mut zoned = Zoned::of(100 * ZONE_SECTORS, 8);
+    zoned.start().expect("START_DEV");
+    let seen = zoned.seen();
+    assert_eq!(seen[..2], [(REPORT, 0, 64), (REPORT, 64 * ZONE_SECTORS, 36)], "{seen:?}");
+    let disk = BlockDevice::open(&zoned.device.block_path(), Access::ReadOnly);
+    assert_eq!(disk.attribute("queue/nr_zones"), "100");
+    while zoned.seen.try_recv().is_ok() {}
+    let starts = disk.report_zones(98 * ZONE_SECTORS).expect("reported");
+    assert_eq!(zoned.seen(), [(REPORT, 98 * ZONE_SECTORS, 2)]);
+    assert_eq!(starts, [98 * ZONE_SECTORS, 99 * ZONE_SECTORS]);
+    drop(disk);
     let id = zoned.device.id();
     zoned.device.control().stop(id).expect("STOP_DEV");
 }

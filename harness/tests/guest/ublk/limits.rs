@@ -1,6 +1,12 @@
 //! What the parameters of a device make of its disk, what an errno asks for that no server ever does, and the module.
 
-use std::{fs, path::Path, sync::Arc, thread};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+    thread,
+};
 
 use bsg::Access;
 use harness::{
@@ -9,6 +15,7 @@ use harness::{
     privilege, program, sysfs,
 };
 use rstest::rstest;
+use rustix::fs::OFlags;
 use ublk::{
     Buffer, Config, Control, DataMode, Errno, Pointer, Server,
     uapi::{CtrlCmd, DevInfo, Params, ctrl},
@@ -76,6 +83,32 @@ fn segments(params: &mut Params) {
     params.seg.seg_boundary_mask = 8191;
     params.seg.max_segment_size = 8192;
     params.seg.max_segments = 7;
+}
+
+/// `struct ublk_param_segment`: a request of one segment ends where that may not go on, at each boundary of 8 KiB here,
+/// though the memory does; here it is a huge page, if the kernel gives us one.
+#[rstest]
+fn segment_does_not_cross_its_boundary() {
+    declare!(Contract, SINCE_7_0);
+    const HUGE: usize = 2 << 20;
+    let mut config = unscanned(64);
+    config.params.types |= 0x20;
+    config.params.seg.seg_boundary_mask = 8191;
+    (config.params.seg.max_segment_size, config.params.seg.max_segments) = (1 << 20, 1);
+    let target = Arc::new(Recorder::new(64));
+    let server = Server::start(&config, target.clone()).expect("started");
+    let direct = OFlags::DIRECT.bits().cast_signed();
+    let disk = fs::File::options().write(true).custom_flags(direct).open(server.block_path());
+    let disk = disk.expect("the disk opens");
+    let mut memory = Buffer::zeroed(2 * HUGE).expect("memory");
+    let start = usize::try_from(memory.address().wrapping_neg()).expect("64 bits") % HUGE;
+    memory[start..start + 32768].fill(7);
+    disk.write_all_at(&memory[start..start + 32768], 0).expect("written");
+    let lengths: Vec<u32> = target.take().iter().map(|seen| seen.3).collect();
+    assert_eq!(lengths.iter().sum::<u32>(), 64);
+    assert!(lengths.iter().all(|sectors| *sectors <= 16), "{lengths:?}");
+    drop(disk);
+    server.delete().expect("deleted");
 }
 
 /// `struct ublk_param_integrity`: the format that the block layer names by the guard (block/blk-integrity.c), and the

@@ -18,12 +18,16 @@ use bsg::Access;
 use harness::{BlockDevice, UblkDevice, declare};
 use rstest::rstest;
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
-use ublk::{Buffer, DataMode, Errno, FixedTransfer, Pointer, RawCommand, RawQueue, RawReply};
+use ublk::{
+    Buffer, DataMode, Errno, Features, FixedTransfer, Pointer, RawCommand, RawQueue, RawReply,
+};
 
 use super::{
     modes::SINCE_7_0,
-    protocol::{COMMIT, DEADLINE, FETCH, NEED_GET_DATA, REGISTER, buffer, deliver, device, say},
-    recorder::pattern,
+    protocol::{
+        COMMIT, DEADLINE, FETCH, NEED_GET_DATA, REGISTER, UNREGISTER, buffer, deliver, device, say,
+    },
+    recorder::{pattern, unscanned},
 };
 
 /// UBLKSRV_IO_BUF_OFFSET: where the data of tag 0 is in the char device.
@@ -43,10 +47,22 @@ fn hand(
     memory: Pointer,
     act: impl FnOnce(&Path) -> io::Result<Vec<u8>> + Send + 'static,
 ) -> Handed {
-    let (mut device, mut queue) = device(mode, 1);
+    hand_with(mode.features(), memory, act)
+}
+
+/// The same, by features that a server would not choose.
+fn hand_with(
+    features: Features,
+    memory: Pointer,
+    act: impl FnOnce(&Path) -> io::Result<Vec<u8>> + Send + 'static,
+) -> Handed {
+    let config = unscanned(64).with(features).queues(1, 1);
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    let mut queue = RawQueue::open(id).expect("the char device opens");
     queue.make_table(2).expect("a table");
     let fetch = queue.begin(RawCommand::new(FETCH, 0, 0).memory(memory)).expect("submitted");
-    let id = device.id();
     device.control().start(id).expect("START_DEV");
     let (send, client) = channel();
     let path = device.block_path();
@@ -212,6 +228,20 @@ fn server_that_copies_registers_nothing() {
     assert_eq!(elsewhere(queue, RawCommand::new(REGISTER, 0, 0)), Some(Err(Errno::INVAL)));
     assert_eq!(say(queue, commit(512, Pointer::Unmapped)), Some(Err(Errno::INVAL)));
     delivered.end(512).expect("written");
+}
+
+/// include/uapi/linux/ublk_cmd.h, UBLK_F_AUTO_BUF_REG without UBLK_F_SUPPORT_ZERO_COPY: what the driver has registered only
+/// the driver unregisters, at the commit (EINVAL else), and nobody registers anything more.
+#[rstest]
+fn automatic_buffer_without_zero_copy_is_the_driver_s() {
+    declare!(Contract, SINCE_7_0);
+    let mut handed = hand_with(Features::AUTO_BUF_REG, Pointer::Null, write_eight);
+    let at = |op, number| RawCommand { number, ..RawCommand::new(op, 0, 0) };
+    for command in [at(UNREGISTER, 0), at(REGISTER, 1)] {
+        assert_eq!(say(&mut handed.queue, command), Some(Err(Errno::INVAL)));
+    }
+    assert_eq!(elsewhere(&handed.queue, at(REGISTER, 0)), Some(Err(Errno::INVAL)));
+    handed.end(commit(4096, Pointer::Null)).expect("written");
 }
 
 /// A registration of another task that is refused, here for want of a slot, holds up nothing.

@@ -136,9 +136,17 @@ fn registered_pages_are_given_back() {
     region.fill(1);
     let before = pinned();
     let control = device.control();
-    assert_eq!(control.register_shared(id, &region, 0..40 * 4096, false).expect("registered"), 0);
+    let mut register = |pages: std::ops::Range<usize>| {
+        control.register_shared(id, &region, pages.start * 4096..pages.end * 4096, false)
+    };
+    assert_eq!(register(20..40).expect("registered"), 0);
+    assert_eq!(pinned() - before, 20);
+    assert_eq!(register(0..40).expect_err("refused").errno(), Some(Errno::EXIST));
+    assert_eq!(pinned() - before, 20, "what was refused is pinned");
+    assert_eq!(register(0..20).expect("what was refused is not registered"), 1);
     assert_eq!(pinned() - before, 40);
     control.unregister_shared(id, 0).expect("unregistered");
+    control.unregister_shared(id, 1).expect("unregistered");
     assert_eq!(pinned(), before);
     region.make_read_only(0..4096).expect("its protection changes");
     let refused = control.register_shared(id, &region, 0..4096, false).expect_err("refused");

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::IoSlice,
     os::unix::fs::{FileExt, OpenOptionsExt},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -132,4 +133,69 @@ fn data_asked_for_is_where_the_descriptor_says() {
     client.recv_timeout(DEADLINE).expect("answered").expect("written");
     drop(queue);
     device.delete();
+}
+
+/// What is written from, as ranges of the application's memory, and which of its ranges are registered.
+type Ranges = &'static [(usize, usize)];
+
+const PAGE: usize = 4096;
+
+/// include/uapi/linux/ublk_cmd.h, UBLK_IO_F_SHMEM_ZC: the place is a number of a buffer and an offset in it, so that data is
+/// there if it lies in one registered buffer, all of it, and in order. Any other is where it always was. The memory is a
+/// huge page, if the kernel gives us one, so that neighbours are neighbours.
+#[rstest]
+#[case::inside_of_a_page(&[(0, 2 * PAGE)], &[(PAGE + 512, 512)], Some(0x1200))]
+#[case::second_buffer(&[(0, PAGE), (PAGE, 2 * PAGE)], &[(2 * PAGE, PAGE)], Some(1 << 32 | 0x1000))]
+#[case::in_order(&[(0, 2 * PAGE)], &[(0, PAGE), (PAGE, PAGE)], Some(0))]
+#[case::not_in_order(&[(0, 2 * PAGE)], &[(PAGE, PAGE), (0, PAGE)], None)]
+#[case::twice_the_same(&[(0, 2 * PAGE)], &[(0, PAGE), (0, PAGE)], None)]
+#[case::two_buffers(&[(0, PAGE), (PAGE, 2 * PAGE)], &[(0, PAGE), (2 * PAGE, PAGE)], None)]
+#[case::beyond_the_end(&[(0, PAGE)], &[(0, 2 * PAGE)], None)]
+#[case::before_the_start(&[(PAGE, PAGE)], &[(0, 2 * PAGE)], None)]
+fn data_is_in_shared_memory_whole_and_in_order(
+    #[case] registered: Ranges,
+    #[case] written: Ranges,
+    #[case] place: Option<u64>,
+) {
+    declare!(Contract, SINCE_7_1);
+    const HUGE: usize = 2 << 20;
+    let config = unscanned(64).with(Features::SHMEM_ZC).queues(1, 1);
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    let mut memory = Buffer::zeroed(2 * HUGE).expect("memory");
+    let start = usize::try_from(memory.address().wrapping_neg()).expect("64 bits") % HUGE;
+    memory[start..start + 4 * PAGE].fill(0x33);
+    for (number, (at, len)) in (0..).zip(registered) {
+        let addr = memory.address() + (start + at) as u64;
+        let buffer = ShmemBufReg { addr, len: *len as u64, flags: 0, reserved: 0 };
+        let command = CtrlCmd::for_device(id);
+        let index = exchange(device.control(), ctrl::REG_BUF, command, buffer.as_bytes()).0;
+        assert_eq!(index, Ok(number));
+    }
+    let mut queue = RawQueue::open(id).expect("the char device opens");
+    let fetch = queue.begin(RawCommand::new(FETCH, 0, 0).memory(lent())).expect("submitted");
+    device.control().start(id).expect("START_DEV");
+    let path = device.block_path();
+    let client = thread::spawn(move || {
+        let direct = OFlags::DIRECT.bits().cast_signed();
+        let disk = File::options().write(true).custom_flags(direct).open(path);
+        let slice =
+            |(at, len): &(usize, usize)| IoSlice::new(&memory[start + at..start + at + len]);
+        let slices: Vec<_> = written.iter().map(slice).collect();
+        rustix::io::pwritev(disk.expect("the disk opens"), &slices, 0)
+    });
+    let delivered = queue.finish(fetch, Instant::now() + DEADLINE).expect("no error");
+    let mut delivered = delivered.expect("the request is delivered");
+    let own = delivered.memory.address();
+    let descriptor = queue.descriptor(0, 1, 0).expect("mapped");
+    let len: usize = written.iter().map(|(_, len)| len).sum();
+    let result = i32::try_from(len).expect("short");
+    let commit = RawCommand { result, ..RawCommand::new(COMMIT, 0, 0).memory(lent()) };
+    queue.begin(commit).expect("submitted");
+    assert_eq!(client.join().expect("no panic").expect("written"), len);
+    drop(queue);
+    device.delete();
+    let is = (descriptor.op_flags & SHMEM_ZC != 0, descriptor.addr);
+    assert_eq!(is, (place.is_some(), place.unwrap_or(own)), "{descriptor:x?}");
 }

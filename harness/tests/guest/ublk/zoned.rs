@@ -109,7 +109,7 @@ impl Zoned {
         config.params.types = 0x9;
         config.params.basic.chunk_sectors = u32::try_from(ZONE_SECTORS).expect("small");
         config.params.basic.max_sectors = max_sectors;
-        config.params.zoned.max_zone_append_sectors = 16;
+        config.params.zoned.max_zone_append_sectors = 8;
         (config.params.zoned.max_open_zones, config.params.zoned.max_active_zones) = (2, 3);
         let mut device = UblkDevice::add(&config.info);
         let id = device.id();
@@ -155,7 +155,7 @@ fn operations_on_zones_come_as_they_are() {
     assert_eq!(disk.attribute("queue/chunk_sectors"), "16");
     assert_eq!(disk.attribute("queue/max_open_zones"), "2");
     assert_eq!(disk.attribute("queue/max_active_zones"), "3");
-    assert_eq!(disk.attribute("queue/zone_append_max_bytes"), "8192");
+    assert_eq!(disk.attribute("queue/zone_append_max_bytes"), "4096");
     while zoned.seen.try_recv().is_ok() {}
     for (command, op) in [
         (ZoneCommand::Open, OPEN),

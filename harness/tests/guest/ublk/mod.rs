@@ -12,7 +12,6 @@ mod lifecycle;
 mod limits;
 mod lost_ring;
 pub(crate) mod modes;
-
 mod moves;
 mod patience;
 mod privilege;

@@ -13,7 +13,6 @@ use bsg::{Access, Buffer};
 use harness::{BlockDevice, declare, property, regressions};
 use proptest::prelude::*;
 use rstest::rstest;
-use rustix::fs::{Advice, fadvise};
 use ublk::{Config, DataMode, Op, Server};
 
 use super::{
@@ -61,35 +60,6 @@ fn durable_write_is_as_durable_as_the_device_has_it(#[case] attrs: u32, #[case] 
     assert_eq!(seen.len() > 1, attrs & VOLATILE_CACHE != 0, "{seen:?}");
     assert!(target.bytes()[4096..8192] == pattern(8, 8, 1)[..], "the medium differs");
     drop(disk);
-    server.delete().expect("deleted");
-}
-
-/// BLKZEROOUT: zeroes that have to be allocated come as such (UBLK_IO_F_NOUNMAP, 1 << 15).
-#[rstest]
-fn zeroes_that_stay_allocated_say_so() {
-    declare!(Contract, SINCE_7_0);
-    let (server, target, disk) = disk(0);
-    disk.zero_out(4096, 4096).expect("zeroed");
-    assert_eq!(flags(&target), [(Op::WriteZeroes, 1 << 15)]);
-    drop(disk);
-    server.delete().expect("deleted");
-}
-
-/// Reads ahead of the application (posix_fadvise, POSIX_FADV_WILLNEED) may fail fast: UBLK_IO_F_FAILFAST_DEV, _TRANSPORT and
-/// _DRIVER, 1 << 8 to 1 << 10 (block/blk-mq.c:blk_mq_bio_to_request). What the application waits for may not.
-#[rstest]
-fn reads_ahead_fail_fast() {
-    declare!(Contract, SINCE_7_0);
-    let (server, target, disk) = disk(0);
-    let cached = File::open(server.block_path()).expect("it opens");
-    disk.read(0, 4096).expect("read");
-    assert_eq!(flags(&target), [(Op::Read, 0)]);
-    fadvise(&cached, 64 << 10, None, Advice::WillNeed).expect("advised");
-    let mut byte = [0];
-    cached.read_exact_at(&mut byte, 64 << 10).expect("read");
-    let seen = flags(&target);
-    assert!(!seen.is_empty() && seen.iter().all(|seen| *seen == (Op::Read, 0x700)), "{seen:?}");
-    drop((disk, cached));
     server.delete().expect("deleted");
 }
 

@@ -14,6 +14,8 @@ Examples:
   A disk in a file, without a copy, that outlives its server; then the next server:
     sensecheck-ublk add --file disk.img --mode zero-copy --recovery reissue
     sensecheck-ublk recover 0 --file disk.img
+  The same disk for many requests at a time, which two threads share:
+    sensecheck-ublk add --file disk.img --mode auto-buf --batch --depth 256 --threads 2
   A disk with a bad spot:
     sensecheck-ublk add --ram 64M --scenario harness/ublk-scenarios/bad-spot.toml
   A SCSI disk as it is, without a copy, over its bsg node:
@@ -108,6 +110,9 @@ pub(crate) struct Add {
     /// How data moves.
     #[arg(long, value_enum, default_value_t = Mode::Copy)]
     pub(crate) mode: Mode,
+    /// Requests are fetched and committed in batches, by whichever thread is free. Linux 7.0.
+    #[arg(long)]
+    pub(crate) batch: bool,
     /// The device outlives its server.
     #[arg(long, value_enum)]
     pub(crate) recovery: Option<Recovery>,
@@ -207,6 +212,7 @@ mod tests {
         let parse = |words: &str| Cli::try_parse_from(words.split(' '));
         assert!(parse("sensecheck-ublk add --ram 1M --mode zero-copy").is_ok());
         assert!(parse("sensecheck-ublk add --bsg /dev/bsg/0:0:0:0 --mode auto-buf").is_ok());
+        assert!(parse("sensecheck-ublk add --null 1M --batch --threads 2").is_ok());
         assert!(parse("sensecheck-ublk add").is_err(), "no medium");
         assert!(parse("sensecheck-ublk add --ram 1M --null 1M").is_err(), "two media");
         assert!(parse("sensecheck-ublk del").is_err(), "no number");

@@ -78,6 +78,14 @@ pub(crate) fn add(add: &Add, json: bool) -> Result<()> {
     if let Some(number) = add.number {
         config.info.dev_id = number;
     }
+    if add.batch {
+        // A driver that does not know the flag drops it without a word.
+        anyhow::ensure!(
+            Control::open()?.features()?.contains(Features::BATCH_IO),
+            "this driver has no batches: leave out --batch, or boot Linux 7.0 or newer"
+        );
+        config = config.with(Features::BATCH_IO);
+    }
     if let Some(recovery) = add.recovery {
         let how = match recovery {
             Recovery::Wait => Features::empty(),

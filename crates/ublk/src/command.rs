@@ -134,13 +134,15 @@ pub(crate) enum BatchCommand {
         group: u16,
         user_data: u64,
     },
-    /// Buffers of two bytes for each of so many tags, one after the other in a region.
-    Provide { region: Arc<Region>, buffers: u16, len: u32, group: u16, user_data: u64 },
+    /// Buffers for tags, of `len` bytes, that lie one after the other in a region from its beginning: so many of them,
+    /// from number `first` on.
+    Provide { region: Arc<Region>, first: u16, buffers: u16, len: u32, group: u16, user_data: u64 },
 }
 
 // SAFETY: the only address of a command is that of `elements`, as for `Command`; those in the elements are of memory that
-// is never freed (`raw_batch.rs`). The memory of provided buffers is never freed either: the kernel writes there for
-// as long as the ring lives.
+// is never freed (`raw_batch.rs`), or not before the driver has given up the fetches by which it could use it
+// (`queue/pool.rs`). The memory of provided buffers is never freed either: the kernel writes there for as long as the
+// ring lives.
 unsafe impl Operation for BatchCommand {
     fn sqe(&mut self) -> Sqe {
         match self {
@@ -161,13 +163,16 @@ unsafe impl Operation for BatchCommand {
                 let addr = elements.address();
                 Sqe { addr, flags, uring_cmd_flags: command_flags, buf_index: *group, ..sqe }
             }
-            BatchCommand::Provide { region, buffers, len, group, user_data } => {
-                assert!(region.len() >= usize::from(*buffers) * *len as usize, "they are in it");
+            BatchCommand::Provide { region, first, buffers, len, group, user_data } => {
+                let end = usize::from(*first) + usize::from(*buffers);
+                assert!(region.len() >= end * *len as usize, "they are in it");
                 mem::forget(region.clone());
                 Sqe {
                     opcode: OP_PROVIDE_BUFFERS,
                     fd: (*buffers).into(),
-                    addr: region.address(),
+                    // `off` of the kernel's union: the number of the first.
+                    cmd_op: (*first).into(),
+                    addr: region.address() + u64::from(*first) * u64::from(*len),
                     len: *len,
                     buf_index: *group,
                     user_data: *user_data,

@@ -10,7 +10,7 @@ use crate::{
     control::open,
     descriptors::Descriptors,
     error::Error,
-    uapi::{BatchIo, IO_DESC_LEN, IoDesc, batch},
+    uapi::{BatchIo, ElemHeader, IO_DESC_LEN, IoDesc, batch},
 };
 
 /// One element of a PREP or a COMMIT.
@@ -122,6 +122,7 @@ impl BatchQueue {
         let user_data = self.next_token;
         let token = self.submit(BatchCommand::Provide {
             region: region.clone(),
+            first: 0,
             buffers,
             len,
             group,
@@ -146,18 +147,12 @@ impl BatchQueue {
     pub fn begin(&mut self, op: u32, header: BatchIo, elements: &[Element]) -> Result<u64, Error> {
         let mut bytes = Vec::new();
         for element in elements {
-            bytes.extend(element.tag.to_le_bytes());
-            bytes.extend(element.buf_index.to_le_bytes());
-            bytes.extend(element.result.to_le_bytes());
-            if header.flags & batch::HAS_BUF_ADDR != 0 {
-                let at = usize::from(element.tag) * self.buffer_len;
-                let lends = element.lends && at + self.buffer_len <= self.buffers.len();
-                let address = if lends { self.buffers.address() + at as u64 } else { 0 };
-                bytes.extend(address.to_le_bytes());
-            }
-            if header.flags & batch::HAS_ZONE_LBA != 0 {
-                bytes.extend(element.zone_lba.to_le_bytes());
-            }
+            let Element { tag, buf_index, result, lends, zone_lba } = *element;
+            let at = usize::from(tag) * self.buffer_len;
+            let lends = lends && at + self.buffer_len <= self.buffers.len();
+            let address = if lends { self.buffers.address() + at as u64 } else { 0 };
+            let head = ElemHeader { tag, buf_index, result };
+            batch::encode(&mut bytes, header.flags, head, address, zone_lba);
         }
         let elements = match bytes.as_slice() {
             [] => Pointer::Null,
@@ -216,10 +211,8 @@ impl BatchQueue {
                 Err(WaitError::Deadline { .. } | WaitError::Idle) => return Ok(None),
                 Err(source) => return Err(Error::Wait { command: "batch command", source }),
             };
-            let tags = match done.cqe.flags & CQE_F_BUFFER != 0 {
-                true => self.tags(done.cqe.flags >> CQE_BUFFER_SHIFT, done.cqe.res),
-                false => Vec::new(),
-            };
+            let buffer = done.cqe.buffer();
+            let tags = buffer.map_or_else(Vec::new, |buffer| self.tags(buffer, done.cqe.res));
             let reply = BatchReply { res: done.cqe.res, more: done.cqe.has_more(), tags };
             match done.cqe.user_data == token {
                 true => return Ok(Some(reply)),
@@ -229,15 +222,9 @@ impl BatchQueue {
     }
 
     /// Tags in a provided buffer. One group is in use at a time, the last.
-    fn tags(&self, buffer: u32, res: i32) -> Vec<u16> {
+    fn tags(&self, buffer: u16, res: i32) -> Vec<u16> {
         let Some((region, each)) = self.provided.last() else { return Vec::new() };
         let len = usize::try_from(res).unwrap_or(0);
-        let bytes = region.read(usize::try_from(buffer).expect("16 bits") * each, len);
-        bytes.chunks_exact(2).map(|tag| u16::from_le_bytes([tag[0], tag[1]])).collect()
+        batch::tags(&region.read(usize::from(buffer) * each, len))
     }
 }
-
-/// `IORING_CQE_F_BUFFER`.
-const CQE_F_BUFFER: u32 = 1 << 0;
-/// `IORING_CQE_BUFFER_SHIFT`.
-const CQE_BUFFER_SHIFT: u32 = 16;

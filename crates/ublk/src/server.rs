@@ -24,7 +24,7 @@ use crate::{
     faults::Faults,
     features::Features,
     mode::{DataMode, Fallback},
-    queue::{QueueError, QueueSpec, serve},
+    queue::{BatchSpec, Pool, QueueError, QueueSpec, serve},
     target::Target,
     uapi::{
         ANY_DEVICE, DevInfo, IO_DESC_LEN, ParamBasic, ParamDiscard, Params, SECTOR_LEN, attr,
@@ -41,7 +41,8 @@ pub struct Config {
     pub params: Params,
     /// Bound of each step of starting, stopping and deleting.
     pub timeout: Duration,
-    /// Threads that share the tags of each queue; at most one for each tag.
+    /// Threads that share the tags of each queue; at most one for each tag. Each has tags of its own, unless they come
+    /// in batches ([`Features::BATCH_IO`]): then each gets what it fetches.
     pub threads: u16,
     /// What automatic registration does when it cannot register.
     pub fallback: Fallback,
@@ -188,23 +189,37 @@ impl Server {
         let device = Arc::new(open(self.char_path())?);
         let (fetching, fetched) = channel();
         let threads = self.config.threads.clamp(1, self.info.queue_depth);
-        for queue in 0..self.info.nr_hw_queues {
-            for thread in 0..threads {
-                let bound = |at: u16| {
-                    let tags = u32::from(self.info.queue_depth) * u32::from(at);
-                    u16::try_from(tags / u32::from(threads)).expect("no more than the depth")
+        let pools: Vec<_> = (0..self.info.nr_hw_queues).map(|_| self.pool()).collect();
+        for thread in 0..threads {
+            let bound = |at: u16| {
+                let tags = u32::from(self.info.queue_depth) * u32::from(at);
+                u16::try_from(tags / u32::from(threads)).expect("no more than the depth")
+            };
+            for (queue, pool) in (0..).zip(&pools) {
+                let (tags, batch) = match pool {
+                    None => (bound(thread)..bound(thread + 1), None),
+                    Some(pool) => {
+                        let zoned = self.features().contains(Features::ZONED);
+                        let batch = BatchSpec { pool: pool.clone(), prepares: thread == 0, zoned };
+                        (0..self.info.queue_depth, Some(batch))
+                    }
                 };
-                let tags = bound(thread)..bound(thread + 1);
-                let thread = self.spawn(queue, tags, &device, target, fetching.clone())?;
-                self.queues.push(thread);
+                let spec = self.spec(queue, tags, batch, &device);
+                let started = self.spawn(spec, thread, target, fetching.clone())?;
+                self.queues.push(started);
             }
+            // In batches the first thread of a queue prepares its tags for all.
+            self.await_fetching(&fetched, pools.len())?;
         }
-        // From here on only the queues keep the char device open and the channel alive.
-        drop((device, fetching));
+        Ok(())
+    }
+
+    /// Waits until so many threads more say that they fetch.
+    fn await_fetching(&mut self, fetched: &Receiver<bool>, threads: usize) -> Result<(), Error> {
         let deadline = Instant::now() + self.config.timeout;
-        for _ in 0..self.queues.len() {
+        for _ in 0..threads {
             let left = deadline.saturating_duration_since(Instant::now());
-            // `false` and a closed channel are a thread that ended; its reason is collected here.
+            // `false` is a thread that ended; its reason is collected here.
             if fetched.recv_timeout(left) != Ok(true) {
                 self.abandon.store(true, Ordering::Relaxed);
                 self.join(Instant::now() + self.config.timeout)?;
@@ -214,35 +229,55 @@ impl Server {
         Ok(())
     }
 
-    fn spawn(
+    /// The buffers of a queue, if its tags come in batches.
+    fn pool(&self) -> Option<Arc<Pool>> {
+        let lends = DataMode::of(&self.info).lends_buffer();
+        let pool = || Arc::new(Pool::new(self.info.queue_depth, lends));
+        self.features().contains(Features::BATCH_IO).then(pool)
+    }
+
+    fn features(&self) -> Features {
+        Features::from_bits_retain(self.info.flags)
+    }
+
+    fn spec(
         &self,
         queue: u16,
         tags: Range<u16>,
+        batch: Option<BatchSpec>,
         device: &Arc<File>,
-        target: &Arc<dyn Target>,
-        fetching: Sender<bool>,
-    ) -> Result<QueueThread, Error> {
-        let features = Features::from_bits_retain(self.info.flags);
-        let spec = QueueSpec {
+    ) -> QueueSpec {
+        QueueSpec {
             device: device.clone(),
             queue,
             depth: self.info.queue_depth,
-            tags: tags.clone(),
+            tags,
             buffer_len: usize::try_from(self.info.max_io_buf_bytes).expect("at least 32 bits"),
             // Before 7.3 the field was padding.
-            stride: match features.contains(Features::IO_DESC_SIZE) {
+            stride: match self.features().contains(Features::IO_DESC_SIZE) {
                 true => self.info.io_desc_size,
                 false => IO_DESC_LEN,
             },
             mode: DataMode::of(&self.info),
             fallback: self.config.fallback,
             faults: self.config.faults.clone(),
+            batch,
             abandon: self.abandon.clone(),
-        };
+        }
+    }
+
+    fn spawn(
+        &self,
+        spec: QueueSpec,
+        thread: u16,
+        target: &Arc<dyn Target>,
+        fetching: Sender<bool>,
+    ) -> Result<QueueThread, Error> {
+        let queue = spec.queue;
         let target = target.clone();
         let (end, ending) = channel();
         thread::Builder::new()
-            .name(format!("ublk{}q{queue}t{}", self.info.dev_id, tags.start))
+            .name(format!("ublk{}q{queue}t{thread}", self.info.dev_id))
             .spawn(move || {
                 // Unwinding drops the ring and closes the device, so its requests fail.
                 let run = catch_unwind(AssertUnwindSafe(|| serve(spec, &*target, &fetching)));

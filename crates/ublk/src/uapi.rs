@@ -224,6 +224,34 @@ pub mod batch {
     pub const HAS_BUF_ADDR: u16 = 1 << 1;
     /// As [`super::auto_buf::FALLBACK`], for all elements.
     pub const AUTO_BUF_REG_FALLBACK: u16 = 1 << 2;
+
+    /// Bytes of an element with these flags.
+    pub fn elem_bytes(flags: u16) -> u8 {
+        let optional = (flags & (HAS_BUF_ADDR | HAS_ZONE_LBA)).count_ones() as u8;
+        8 + 8 * optional
+    }
+
+    /// Appends an element with these flags: the address of the buffer comes before the LBA.
+    pub fn encode(
+        bytes: &mut Vec<u8>,
+        flags: u16,
+        header: super::ElemHeader,
+        address: u64,
+        zone_lba: u64,
+    ) {
+        bytes.extend(zerocopy::IntoBytes::as_bytes(&header));
+        if flags & HAS_BUF_ADDR != 0 {
+            bytes.extend(address.to_le_bytes());
+        }
+        if flags & HAS_ZONE_LBA != 0 {
+            bytes.extend(zone_lba.to_le_bytes());
+        }
+    }
+
+    /// The tags in a buffer of a fetch, two bytes each.
+    pub fn tags(bytes: &[u8]) -> Vec<u16> {
+        bytes.chunks_exact(2).map(|tag| u16::from_le_bytes([tag[0], tag[1]])).collect()
+    }
 }
 
 /// Shared memory for zero copy, [`ctrl::REG_BUF`].

@@ -40,6 +40,8 @@ pub const CMD_MULTISHOT: u32 = 1 << 1;
 pub(crate) const CQE_F_SKIP: u32 = 1 << 5;
 /// `IORING_CQE_F_32`: this entry of a mixed completion queue has 32 bytes.
 pub const CQE_F_32: u32 = 1 << 15;
+/// `IORING_CQE_F_BUFFER`: a provided buffer was used, whose number is in the upper 16 bits of the flags.
+pub const CQE_F_BUFFER: u32 = 1 << 0;
 /// `IORING_CQE_F_MORE`: the same submission will post further completions.
 pub const CQE_F_MORE: u32 = 1 << 1;
 
@@ -127,5 +129,11 @@ impl Cqe {
     /// Whether the submission stays in flight after this completion.
     pub fn has_more(&self) -> bool {
         self.flags & CQE_F_MORE != 0
+    }
+
+    /// The number of the provided buffer that was used (`IORING_CQE_BUFFER_SHIFT`).
+    pub fn buffer(&self) -> Option<u16> {
+        let [.., low, high] = self.flags.to_le_bytes();
+        (self.flags & CQE_F_BUFFER != 0).then(|| u16::from_le_bytes([low, high]))
     }
 }

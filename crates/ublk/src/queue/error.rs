@@ -39,6 +39,14 @@ pub enum QueueError {
         /// What the driver said.
         errno: Errno,
     },
+    /// The driver refused a command about many tags, or the kernel one that goes with them.
+    #[error("the driver refused {command}: {errno}")]
+    RefusedBatch {
+        /// The command.
+        command: &'static str,
+        /// What the driver said.
+        errno: Errno,
+    },
     /// The driver delivered a request longer than a data buffer.
     #[error("tag {tag}: a request of {len} bytes does not fit the buffer")]
     TooLong {

@@ -1,7 +1,9 @@
 //! One queue of a device, or a part of its tags: fetch, answer, commit and fetch again.
 
+mod batch;
 mod data;
 mod error;
+mod pool;
 mod slot;
 mod work;
 
@@ -21,10 +23,12 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use ublk_fault::{DiePoint, Hold, WrongBuffer};
 use uring_cmd::{Buffer, Completed, CqeSize, Either, Pointer, Ring, Shape, SqeSize, WaitError};
 
+use self::batch::Batch;
 pub use self::error::QueueError;
+pub(crate) use self::pool::Pool;
 use self::slot::{Slot, Stage, Until};
 use crate::{
-    command::{Command, Payload},
+    command::{BatchCommand, Command, Payload},
     descriptors::Descriptors,
     faults::Faults,
     mode::{DataMode, Fallback},
@@ -48,8 +52,20 @@ pub(crate) struct QueueSpec {
     pub(crate) mode: DataMode,
     pub(crate) fallback: Fallback,
     pub(crate) faults: Option<Arc<Faults>>,
+    /// The device is one with [`crate::Features::BATCH_IO`].
+    pub(crate) batch: Option<BatchSpec>,
     /// Ends the queue whatever it has.
     pub(crate) abandon: Arc<AtomicBool>,
+}
+
+/// What is different about a queue whose tags are fetched and committed in batches. Any of its threads may get any tag.
+#[derive(Debug)]
+pub(crate) struct BatchSpec {
+    pub(crate) pool: Arc<Pool>,
+    /// This thread prepares the tags, before any other is started.
+    pub(crate) prepares: bool,
+    /// Commits say where a zone append went.
+    pub(crate) zoned: bool,
 }
 
 /// How often an idle queue looks whether it is abandoned.
@@ -61,7 +77,7 @@ const HELD_LOOK: Duration = Duration::from_millis(5);
 /// Exit status of a server that dies by a fault, for whoever waits for the process.
 const DIED: i32 = 86;
 
-type Operation = Either<Command, Either<Transfer, Working>>;
+type Operation = Either<Command, Either<Transfer, Either<Working, BatchCommand>>>;
 
 /// Serves tags until their device is stopped. Sends `true` on `fetching` once
 /// every one is fetched.
@@ -71,6 +87,9 @@ pub(crate) fn serve(
     fetching: &Sender<bool>,
 ) -> Result<(), QueueError> {
     let mut queue = Queue::new(&spec, target)?;
+    if queue.batch.is_some() {
+        return queue.serve_batches(fetching);
+    }
     for tag in spec.tags.clone() {
         queue.fetch(tag)?;
     }
@@ -90,11 +109,13 @@ struct Queue<'a> {
     slots: Vec<Slot>,
     /// Tags whose requests wait, in their order of arrival.
     waiting: Vec<u16>,
+    batch: Option<Batch>,
 }
 
 impl<'a> Queue<'a> {
     fn new(spec: &'a QueueSpec, target: &'a dyn Target) -> Result<Self, QueueError> {
-        let count = u32::try_from(spec.tags.len()).expect("tags have 16 bits");
+        let tags = u32::try_from(spec.tags.len()).expect("tags have 16 bits");
+        let count = tags + if spec.batch.is_some() { batch::ENTRIES } else { 0 };
         let shape = match target.worker() {
             Some(_) => Shape::big(count),
             None => Shape { sqe: SqeSize::Bytes64, cqe: CqeSize::Bytes16, ..Shape::big(count) },
@@ -115,10 +136,16 @@ impl<'a> Queue<'a> {
         let mut slots = Vec::new();
         let buffer_len = if reaches { 0 } else { spec.buffer_len };
         for _ in spec.tags.clone() {
-            let buffer = Buffer::zeroed(buffer_len).map_err(QueueError::Memory)?;
+            // In batches a buffer comes with its tag.
+            let buffer = match spec.batch {
+                Some(_) => None,
+                None => Some(Buffer::zeroed(buffer_len).map_err(QueueError::Memory)?),
+            };
             slots.push(Slot::new(buffer));
         }
-        Ok(Queue { spec, target, ring, descriptors, scratch, slots, waiting: Vec::new() })
+        let batch = spec.batch.as_ref().map(|batch| Batch::new(spec, batch, buffer_len));
+        let (batch, waiting) = (batch.transpose()?, Vec::new());
+        Ok(Queue { spec, target, ring, descriptors, scratch, slots, waiting, batch })
     }
 
     fn slot(&mut self, tag: u16) -> &mut Slot {
@@ -137,20 +164,28 @@ impl<'a> Queue<'a> {
             }
             let next = self.wake()?;
             match self.ring.wait(next) {
-                Ok(Completed { cqe, operation: Some(Either::First(command)) }) => {
-                    self.answered(command, cqe.res)?;
-                }
-                Ok(Completed { cqe, operation: Some(Either::Second(moving)) }) => match moving {
-                    Either::First(transfer) => self.moved(transfer, cqe.res)?,
-                    Either::Second(working) => self.worked(working, cqe)?,
-                },
-                Ok(Completed { cqe, operation: None }) => return Err(QueueError::Unexpected(cqe)),
+                Ok(completed) => self.completed(completed)?,
                 Err(WaitError::Deadline { .. }) => {}
                 Err(WaitError::Idle) if self.waiting.is_empty() => return Ok(()),
                 Err(WaitError::Idle) => self.pause(next),
                 Err(error) => return Err(error.into()),
             }
             self.ring.submit().map_err(QueueError::Submit)?;
+        }
+    }
+
+    fn completed(&mut self, completed: Completed<Operation>) -> Result<(), QueueError> {
+        let Completed { cqe, operation } = completed;
+        match operation {
+            Some(Either::First(command)) => self.answered(command, cqe.res),
+            Some(Either::Second(Either::First(transfer))) => self.moved(transfer, cqe.res),
+            Some(Either::Second(Either::Second(Either::First(working)))) => {
+                self.worked(working, cqe)
+            }
+            Some(Either::Second(Either::Second(Either::Second(batch)))) => {
+                self.batch_answered(batch, cqe)
+            }
+            None => self.brought(cqe),
         }
     }
 
@@ -323,6 +358,9 @@ impl<'a> Queue<'a> {
     }
 
     fn commit(&mut self, tag: u16) -> Result<(), QueueError> {
+        if self.batch.is_some() {
+            return self.commit_in_batch(tag);
+        }
         let lends = self.spec.mode.lends_buffer();
         let slot = self.slot(tag);
         slot.stage = Stage::Fetching;

@@ -52,9 +52,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(buffer: Buffer) -> Self {
+    pub(super) fn new(buffer: Option<Buffer>) -> Self {
         Slot {
-            buffer: Some(buffer),
+            buffer,
             stage: Stage::Fetching,
             descriptor: IoDesc::new_zeroed(),
             effect: Effect::default(),

@@ -79,7 +79,7 @@ impl Queue<'_> {
         match progress {
             Progress::Push(work) => {
                 let working = Working { work, user_data: tag.into() };
-                let pushed = self.ring.push(Either::Second(Either::Second(working)));
+                let pushed = self.ring.push(Either::Second(Either::Second(Either::First(working))));
                 pushed.map_err(|refused| refused.kind)?;
                 Ok(())
             }

@@ -22,18 +22,22 @@ const SECTORS: u64 = 64;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A device on which one thing goes wrong, once, with requests of this kind.
-struct Faulty {
+pub(super) struct Faulty {
     /// Closed before the device is deleted, however the test ends.
-    disk: BlockDevice,
+    pub(super) disk: BlockDevice,
     server: Server,
-    target: Arc<Recorder>,
-    faults: Arc<Faults>,
+    pub(super) target: Arc<Recorder>,
+    pub(super) faults: Arc<Faults>,
 }
 
 impl Faulty {
     fn start(mode: DataMode, op: OpName, effect: Effect) -> Self {
+        Self::on(unscanned(SECTORS).mode(mode), op, effect)
+    }
+
+    pub(super) fn on(config: Config, op: OpName, effect: Effect) -> Self {
         let rule = Rule::new("fault", effect).when(When::op(op).sectors(8, 15));
-        Self::with(unscanned(SECTORS).mode(mode), Faults::new(vec![rule], 0).expect("sound"))
+        Self::with(config, Faults::new(vec![rule], 0).expect("sound"))
     }
 
     fn with(config: Config, faults: Arc<Faults>) -> Self {
@@ -45,12 +49,12 @@ impl Faulty {
     }
 
     /// First sectors and lengths of the requests that the target has seen.
-    fn seen(&self) -> Vec<(Op, u64, u32)> {
+    pub(super) fn seen(&self) -> Vec<(Op, u64, u32)> {
         self.target.take().iter().map(|seen| (seen.0, seen.2, seen.3)).collect()
     }
 
     /// Ends the device. The fault must have happened, and the device must have gone on.
-    fn end(self) {
+    pub(super) fn end(self) {
         assert_eq!(self.faults.counts()[0].fired, 1, "{:?}", self.faults);
         self.disk.write(0, &pattern(0, 1, 9)).expect("the device goes on");
         assert_eq!(self.disk.read(0, 512).expect("read"), pattern(0, 1, 9));

@@ -2,6 +2,7 @@
 
 mod answers;
 mod batch;
+mod batch_server;
 mod control;
 mod data;
 mod death;

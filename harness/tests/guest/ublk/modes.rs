@@ -10,7 +10,7 @@ use ublk::{Config, DataMode, Fallback, Features, FileTarget, NullTarget, Op, Ser
 
 use super::recorder::{Recorder, pattern, unscanned};
 
-const SECTORS: u64 = 2048;
+pub(super) const SECTORS: u64 = 2048;
 
 /// Automatic registration is the youngest of them; 7.0 lets us turn off the search for partitions.
 pub(crate) const SINCE_7_0: Needs =
@@ -19,7 +19,7 @@ pub(crate) const SINCE_7_0: Needs =
 const SINCE_7_3: Needs =
     Needs { features: Cow::Borrowed(&[Feature::KernelAtLeast(7, 3)]), ..Needs::DEFAULT };
 
-fn recording(config: &Config) -> (Server, Arc<Recorder>, BlockDevice) {
+pub(super) fn recording(config: &Config) -> (Server, Arc<Recorder>, BlockDevice) {
     let target = Arc::new(Recorder::new(SECTORS));
     let server = Server::start(config, target.clone()).expect("started");
     let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
@@ -27,7 +27,7 @@ fn recording(config: &Config) -> (Server, Arc<Recorder>, BlockDevice) {
 }
 
 /// Writes and reads ranges of several lengths, and looks at the medium behind the driver's back.
-fn check_ranges(disk: &BlockDevice, target: &Recorder) {
+pub(super) fn check_ranges(disk: &BlockDevice, target: &Recorder) {
     for (mark, (sector, sectors)) in (1..).zip([(0, 1), (7, 9), (SECTORS - 1, 1), (64, 1024)]) {
         let data = pattern(sector, sectors, mark);
         disk.write(sector * 512, &data).expect("written");
@@ -74,10 +74,15 @@ fn data_of_a_file_arrives_and_comes_back(
     #[values(DataMode::Copy, DataMode::ZeroCopy, DataMode::AutoBuf)] mode: DataMode,
 ) {
     declare!(Contract, SINCE_7_0);
+    check_file(&unscanned(SECTORS).mode(mode));
+}
+
+/// A device of a file: what is written to it is in the file, and what is in the file is read from it.
+pub(super) fn check_file(config: &Config) {
     let medium = File::from(memfd_create("medium", MemfdFlags::CLOEXEC).expect("a file"));
     medium.set_len(SECTORS * 512).expect("it has a length");
     let target = FileTarget::new(medium.try_clone().expect("a descriptor"));
-    let server = Server::start(&unscanned(SECTORS).mode(mode), Arc::new(target)).expect("started");
+    let server = Server::start(config, Arc::new(target)).expect("started");
     let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
     let data = pattern(24, 520, 5);
     disk.write(24 * 512, &data).expect("written");
@@ -107,8 +112,14 @@ fn tasks_share_the_tags_of_a_queue(
     // A write of 16 sectors is two requests, which the block layer queues at once.
     config.params.basic.max_sectors = 8;
     let (server, _, disk) = recording(&config);
+    check_clients(&disk);
+    drop(disk);
+    server.delete().expect("deleted");
+}
+
+/// Four clients at once, each of whom finds what it has written.
+pub(super) fn check_clients(disk: &BlockDevice) {
     thread::scope(|scope| {
-        let disk = &disk;
         for client in 0..4_u8 {
             scope.spawn(move || {
                 let first = u64::from(client) * 256;
@@ -121,8 +132,6 @@ fn tasks_share_the_tags_of_a_queue(
             });
         }
     });
-    drop(disk);
-    server.delete().expect("deleted");
 }
 
 /// include/uapi/linux/ublk_cmd.h, UBLK_AUTO_BUF_REG_FALLBACK: a request whose data could not be registered, here for

@@ -166,7 +166,7 @@ fn help_has_every_command_and_a_bad_command_line_ends_with_2() {
         "Examples:",
         "Exit codes: 0",
     ]);
-    run(&["add", "--help"]).says(&["--ram", "--file", "--queues", "--mode", "--recovery"]);
+    run(&["add", "--help"]).says(&["--ram", "--file", "--queues", "--mode", "--batch"]);
     for (bad, word) in [
         (&["add"][..], "--ram <SIZE>"),
         (&["add", "--ram", "1000"], "multiple of 512"),
@@ -197,12 +197,15 @@ fn features_are_those_of_the_driver() {
 /// `add` serves in the foreground, says what as JSON if asked, is in the list with its process id, and ends well by either
 /// signal: the device is gone then.
 #[rstest]
-#[case::interrupted(Signal::INT)]
-#[case::terminated(Signal::TERM)]
-fn added_device_is_served_until_a_signal(#[case] signal: Signal) {
+#[case::interrupted(Signal::INT, &[])]
+#[case::terminated(Signal::TERM, &["--batch", "--threads", "2"])]
+fn added_device_is_served_until_a_signal(#[case] signal: Signal, #[case] how: &[&str]) {
     declare!(Contract, SINCE_7_0);
-    let serving = Serving::start(&["--json", "add", "--ram", "1M", "--depth", "4"]);
+    let add = [&["--json", "add", "--ram", "1M", "--depth", "4"], how].concat();
+    let serving = Serving::start(&add);
     let json: Value = serde_json::from_str(&serving.first).expect("JSON");
+    let features = json["features"].as_array().expect("its features");
+    assert_eq!(features.contains(&"BATCH_IO".into()), how.contains(&"--batch"), "{features:?}");
     assert_eq!((&json["state"], &json["bytes"]), (&"live".into(), &(1 << 20).into()));
     assert_eq!((&json["queues"], &json["depth"]), (&1.into(), &4.into()));
     assert_eq!(json["server_pid"], serving.process.id());

@@ -100,7 +100,7 @@ pub(crate) fn order(request: &Request<'_>, disk: &Disk) -> Result<Order, Errno> 
             let flags = if may_unmap { cdb::UNMAP } else { 0 };
             Ok(write_same(flags, blocks, asked(0)))
         }
-        Op::Other(_) => Err(Errno::OPNOTSUPP),
+        Op::ZoneAppend | Op::ReportZones | Op::Zone(_) | Op::Other(_) => Err(Errno::OPNOTSUPP),
     }
 }
 

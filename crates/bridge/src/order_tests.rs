@@ -87,5 +87,5 @@ fn sectors_are_counted_in_blocks() {
     assert_eq!(order.asked, Asked { lba: 2, len: 4096, block_len: 4096 });
     assert_eq!(ordered(Op::Read, 0, 4, 8, &large), Err(Errno::IO));
     assert_eq!(ordered(Op::Read, 0, 8, 4, &large), Err(Errno::IO));
-    assert_eq!(ordered(Op::Other(13), 0, 8, 8, &large), Err(Errno::OPNOTSUPP));
+    assert_eq!(ordered(Op::ZoneAppend, 0, 8, 8, &large), Err(Errno::OPNOTSUPP));
 }

@@ -26,8 +26,9 @@ pub(crate) struct Command {
     pub(crate) payload: Payload,
     /// Overwrites the `addr` of the payload.
     pub(crate) memory: Pointer,
-    /// Stands in for address 0: the index of a registered buffer, at which no process has memory.
-    pub(crate) number: u16,
+    /// Stands in for address 0 where the driver takes no address: the index of a registered buffer, or the sector to
+    /// which a zone append went, of a device that has none ([`crate::Features::ZONED`] needs user or zero copy).
+    pub(crate) number: u64,
     /// `sqe.addr`, which this driver takes for no address but for numbers ([`crate::uapi::auto_buf`]).
     pub(crate) sqe_addr: u64,
     pub(crate) user_data: u64,
@@ -35,11 +36,12 @@ pub(crate) struct Command {
 
 // SAFETY: the only address in the entry is that of `memory`, whose buffer stays where it is when the
 // command moves and is out of reach while the ring has the command; `file` keeps the descriptor open.
-// A length that lies runs into the guard page behind the buffer.
+// A length that lies runs into the guard page behind the buffer. A `number` is either below 2^16, where no process has
+// memory, or pushed by a queue that lends no buffers, whose driver takes it for no address.
 unsafe impl Operation for Command {
     fn sqe(&mut self) -> Sqe {
         let address = match &mut self.memory {
-            Pointer::Null => self.number.into(),
+            Pointer::Null => self.number,
             memory => memory.address(),
         };
         let payload = match &mut self.payload {

@@ -40,7 +40,7 @@ pub use rustix::io::Errno;
 pub use server::{Config, GiveUp, Server};
 pub use target::{
     FileTarget, Hold, Memory, NotHeld, NullTarget, Op, Place, Progress, RamTarget, Request, Target,
-    Work, Worker,
+    Work, Worker, ZoneOp, ZonedTarget,
 };
 pub use transfer::FixedTransfer;
 pub use uring_cmd::{Buffer, Cqe, CqeSize, Operation, Pointer, Region, Shape, SqeSize};

@@ -134,7 +134,7 @@ impl RawQueue {
             cmd_op: op,
             payload: Payload::Io(IoCmd { q_id, tag, result, addr: 0 }),
             memory,
-            number,
+            number: number.into(),
             sqe_addr,
             user_data: self.next_token,
         };

@@ -85,6 +85,17 @@ impl Config {
         Config { info, params, timeout, threads: 1, fallback: Fallback::Fail, faults: None }
     }
 
+    /// So many zones of so many sectors, a power of two, each to be written in sequence. The driver copies no data of
+    /// such a device: it needs another [`DataMode`].
+    pub fn zoned(zones: u64, zone_sectors: u32) -> Self {
+        let mut config = Config::disk(zones * u64::from(zone_sectors)).with(Features::ZONED);
+        config.params.types = param_type::BASIC | param_type::ZONED;
+        config.params.basic.chunk_sectors = zone_sectors;
+        config.params.zoned.max_zone_append_sectors =
+            zone_sectors.min(config.params.basic.max_sectors);
+        config
+    }
+
     /// Asks for these features too.
     #[must_use]
     pub fn with(mut self, features: Features) -> Self {

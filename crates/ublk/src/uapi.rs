@@ -416,6 +416,51 @@ pub struct IoDesc {
 
 assert_layout!(IoDesc, 24 { op_flags: 0, nr_sectors: 4, start_sector: 8, addr: 16 });
 
+/// States of a zone in [`BlkZone::cond`], `BLK_ZONE_COND_*` (include/uapi/linux/blkzoned.h).
+pub mod zone_cond {
+    /// Nothing was written since it was reset.
+    pub const EMPTY: u8 = 1;
+    /// Opened by a write.
+    pub const IMP_OPEN: u8 = 2;
+    /// Opened by [`super::op::ZONE_OPEN`].
+    pub const EXP_OPEN: u8 = 3;
+    /// Closed, with something in it.
+    pub const CLOSED: u8 = 4;
+    /// Nothing more can be written.
+    pub const FULL: u8 = 14;
+}
+
+/// `struct blk_zone` (include/uapi/linux/blkzoned.h), an entry of a report. All in sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BlkZone {
+    /// First sector.
+    pub start: u64,
+    /// Sectors; 0 ends a report.
+    pub len: u64,
+    /// Where the next write has to go.
+    pub wp: u64,
+    /// `BLK_ZONE_TYPE_*`: 2 is a zone that is written in sequence.
+    pub zone_type: u8,
+    /// See [`zone_cond`].
+    pub cond: u8,
+    /// Not used.
+    pub non_seq: u8,
+    /// It should be reset.
+    pub reset: u8,
+    /// Unused.
+    pub resv: [u8; 4],
+    /// Sectors that can be written.
+    pub capacity: u64,
+    /// Unused.
+    pub reserved: [u8; 24],
+}
+
+assert_layout!(BlkZone, 64 {
+    start: 0, len: 8, wp: 16, zone_type: 24, cond: 25, non_seq: 26, reset: 27, resv: 28, capacity: 32,
+    reserved: 40,
+});
+
 impl CtrlCmd {
     /// A command for a device as a whole, without buffer and argument.
     pub fn for_device(dev_id: u32) -> Self {

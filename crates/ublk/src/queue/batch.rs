@@ -301,6 +301,7 @@ impl Queue<'_> {
         let slot = self.slot(tag);
         slot.stage = Stage::Fetching;
         let (result, effect) = (slot.committed(), mem::take(&mut slot.effect));
+        let landed = slot.landed;
         let mut buffer = slot.take_buffer();
         let lends = self.spec.mode.lends_buffer();
         let address = match effect.buffer.filter(|_| lends) {
@@ -313,7 +314,7 @@ impl Queue<'_> {
             }
         };
         let mut elements = mem::take(&mut self.batch().elements);
-        self.encode(&mut elements, tag, result, address, 0);
+        self.encode(&mut elements, tag, result, address, landed);
         self.batch().elements = elements;
         self.batch_spec().pool.put(tag, buffer);
         if effect.die == Some(DiePoint::Committed) {

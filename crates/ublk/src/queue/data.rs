@@ -83,8 +83,15 @@ impl Queue<'_> {
         let descriptor = slot.descriptor;
         let buffer = slot.buffer.as_mut().expect("a request has its buffer");
         let mut request = Slot::request(&descriptor, queue, tag, &mut buffer[..len]);
+        if request.op == Op::ReportZones {
+            // An entry without a length ends the report; the bytes of the last request must not make more of it.
+            request.data.fill(0);
+        }
         let outcome = target.handle(&mut request);
         tracing::debug!(queue, tag, op = ?request.op, ?outcome, "request");
+        if request.op == Op::ZoneAppend {
+            slot.landed = request.start_sector;
+        }
         slot.outcome = outcome;
     }
 
@@ -108,7 +115,7 @@ impl Queue<'_> {
             Some(place) => place,
             None => {
                 let place = self.scratch(tag);
-                if self.op(tag) == Op::Read {
+                if self.op(tag).fetches() {
                     self.ask(tag, len);
                     let buffer = self.slot(tag).buffer.take().expect("a request has its buffer");
                     let written = all(len, |done| {
@@ -134,7 +141,7 @@ impl Queue<'_> {
     }
 
     fn op(&mut self, tag: u16) -> Op {
-        Op::from(self.slot(tag).number())
+        self.slot(tag).op()
     }
 
     fn transfer(
@@ -148,7 +155,7 @@ impl Queue<'_> {
             file: Arc::clone(&place.file),
             offset: place.offset,
             len: u32::try_from(len).expect("a request is shorter than 4 GiB"),
-            to_file: self.op(tag) == Op::Write,
+            to_file: self.op(tag).stores(),
             memory,
             user_data: tag.into(),
         };
@@ -168,7 +175,7 @@ impl Queue<'_> {
             Memory::Registered(_) | Memory::None => true,
         };
         let by_scratch = registered && self.place(tag).is_none();
-        let reads = self.op(tag) == Op::Read;
+        let reads = self.op(tag).fetches();
         let slot = self.slot(tag);
         match moved {
             // The target has said how much of it there is.
@@ -197,7 +204,7 @@ impl Queue<'_> {
 
     /// In user copy mode, brings the data of a WRITE into the buffer.
     pub(super) fn copy_in(&mut self, tag: u16, len: usize) -> Result<(), Errno> {
-        if self.op(tag) != Op::Write {
+        if !self.op(tag).stores() {
             return Ok(());
         }
         let (device, at) = (self.spec.device.clone(), position::of(self.spec.queue, tag, 0));
@@ -208,7 +215,7 @@ impl Queue<'_> {
     /// In user copy mode, brings what was read to the application.
     pub(super) fn copy_out(&mut self, tag: u16) -> Result<(), QueueError> {
         let copies = self.spec.mode == DataMode::UserCopy && self.target.needs_data();
-        if let (true, Op::Read, Ok(bytes)) = (copies, self.op(tag), self.slot(tag).outcome) {
+        if let (true, true, Ok(bytes)) = (copies, self.op(tag).fetches(), self.slot(tag).outcome) {
             let limit = self.slot(tag).data_len();
             let len = usize::try_from(limit.min(bytes.into())).expect("it fits the buffer");
             let (device, at) = (self.spec.device.clone(), position::of(self.spec.queue, tag, 0));

@@ -239,7 +239,11 @@ impl<'a> Queue<'a> {
     ) -> Result<(), QueueError> {
         let payload = Payload::Io(IoCmd { q_id: self.spec.queue, tag, result, addr: 0 });
         let buffer_op = matches!(cmd_op, io_op::REGISTER_IO_BUF | io_op::UNREGISTER_IO_BUF);
-        let number = if buffer_op { self.index(tag) } else { 0 };
+        let number = match cmd_op {
+            _ if buffer_op => self.index(tag).into(),
+            io_op::COMMIT_AND_FETCH_REQ if !self.spec.mode.lends_buffer() => self.slot(tag).landed,
+            _ => 0,
+        };
         let sqe_addr = match (self.spec.mode, buffer_op) {
             (DataMode::AutoBuf, false) => self.auto_buf(tag),
             _ => 0,

@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 
 use crate::{
     target::{Op, Request, Work},
-    uapi::{IoDesc, SECTOR_LEN},
+    uapi::{BlkZone, IoDesc, SECTOR_LEN},
 };
 
 /// What a waiting request waits for.
@@ -49,6 +49,8 @@ pub(super) struct Slot {
     pub(super) parked: Option<Box<dyn Work>>,
     /// What was done.
     pub(super) outcome: Result<u32, Errno>,
+    /// Sector to which a zone append went.
+    pub(super) landed: u64,
 }
 
 impl Slot {
@@ -61,6 +63,7 @@ impl Slot {
             registered: false,
             parked: None,
             outcome: Ok(0),
+            landed: 0,
         }
     }
 
@@ -70,6 +73,7 @@ impl Slot {
         self.effect = Effect::default();
         self.stage = Stage::Executing;
         self.outcome = Ok(0);
+        self.landed = 0;
     }
 
     pub(super) fn number(&self) -> u8 {
@@ -87,13 +91,25 @@ impl Slot {
         }
     }
 
+    pub(super) fn op(&self) -> Op {
+        Op::from(self.number())
+    }
+
     pub(super) fn moves_data(&self) -> bool {
-        matches!(Op::from(self.number()), Op::Read | Op::Write)
+        self.op().stores() || self.op().fetches()
+    }
+
+    /// Bytes of what the descriptor counts: sectors, or entries of a report.
+    fn unit(&self) -> u64 {
+        match self.op() {
+            Op::ReportZones => size_of::<BlkZone>() as u64,
+            _ => SECTOR_LEN.into(),
+        }
     }
 
     /// Bytes of data to move: those of the request, or fewer if a fault wants it so, in whole sectors.
     pub(super) fn data_len(&self) -> u64 {
-        let len = u64::from(self.descriptor.nr_sectors) * u64::from(SECTOR_LEN);
+        let len = u64::from(self.descriptor.nr_sectors) * self.unit();
         let part = |short: u32| u64::from(short).next_multiple_of(SECTOR_LEN.into());
         self.effect.short.map_or(len, |short| len.min(part(short)))
     }
@@ -108,9 +124,14 @@ impl Slot {
         let [number, ..] = descriptor.op_flags.to_le_bytes();
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         // A part of a request is a shorter one for the target.
-        let part = if data.is_empty() { descriptor.nr_sectors } else { len.div_ceil(SECTOR_LEN) };
+        let op = Op::from(number);
+        let part = match op {
+            _ if data.is_empty() => descriptor.nr_sectors,
+            Op::ReportZones => len / size_of::<BlkZone>() as u32,
+            _ => len.div_ceil(SECTOR_LEN),
+        };
         Request {
-            op: Op::from(number),
+            op,
             flags: descriptor.op_flags & !0xff,
             start_sector: descriptor.start_sector,
             sectors: part,

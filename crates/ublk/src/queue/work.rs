@@ -7,7 +7,7 @@ use uring_cmd::{Cqe, Either, Pointer};
 use super::{Queue, QueueError, Slot, Stage, Until};
 use crate::{
     mode::DataMode,
-    target::{Memory, Progress, Worker},
+    target::{Memory, Op, Progress, Worker},
     transfer::Working,
     uapi::{SECTOR_LEN, io as io_op},
 };
@@ -59,7 +59,7 @@ impl Queue<'_> {
         let slot = self.slot(tag);
         slot.stage = Stage::Executing;
         let mut request = Slot::request(&slot.descriptor, queue, tag, &mut []);
-        if slot.moves_data() {
+        if matches!(request.op, Op::Read | Op::Write) {
             // A fault may want only a part of it.
             let sectors = slot.data_len() / u64::from(SECTOR_LEN);
             request.sectors = u32::try_from(sectors).expect("no longer than the request");

@@ -58,11 +58,14 @@ impl Target for FileTarget {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 fallocate(&self.file, flags, start, request.len_bytes()).map(|()| all)
             }
-            Op::Other(_) => Err(Errno::NOTSUP),
+            Op::ZoneAppend | Op::ReportZones | Op::Zone(_) | Op::Other(_) => Err(Errno::NOTSUP),
         }
     }
 
     fn place(&self, request: &Request<'_>) -> Option<Place> {
+        if !matches!(request.op, Op::Read | Op::Write) {
+            return None;
+        }
         Some(Place { file: self.file.clone(), offset: request.start_byte().ok()? })
     }
 }

@@ -2,6 +2,7 @@
 
 mod file;
 mod worker;
+mod zoned;
 
 use std::{
     fmt,
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 pub use self::{
     file::FileTarget,
     worker::{Memory, Progress, Work, Worker},
+    zoned::ZonedTarget,
 };
 use crate::uapi::{SECTOR_LEN, op};
 
@@ -31,8 +33,29 @@ pub enum Op {
     Discard,
     /// The contents become zeroes.
     WriteZeroes,
+    /// Store the buffer where the zone that begins there has been written to.
+    ZoneAppend,
+    /// Fill the buffer with an entry for each zone ([`crate::uapi::BlkZone`]).
+    ReportZones,
+    /// Change the state of a zone.
+    Zone(ZoneOp),
     /// An operation this crate has no name for.
     Other(u8),
+}
+
+/// What becomes of a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ZoneOp {
+    /// It is open.
+    Open,
+    /// It is closed.
+    Close,
+    /// It is full.
+    Finish,
+    /// It is empty.
+    Reset,
+    /// All are.
+    ResetAll,
 }
 
 impl From<u8> for Op {
@@ -43,8 +66,27 @@ impl From<u8> for Op {
             op::FLUSH => Op::Flush,
             op::DISCARD => Op::Discard,
             op::WRITE_ZEROES => Op::WriteZeroes,
+            op::ZONE_APPEND => Op::ZoneAppend,
+            op::REPORT_ZONES => Op::ReportZones,
+            op::ZONE_OPEN => Op::Zone(ZoneOp::Open),
+            op::ZONE_CLOSE => Op::Zone(ZoneOp::Close),
+            op::ZONE_FINISH => Op::Zone(ZoneOp::Finish),
+            op::ZONE_RESET => Op::Zone(ZoneOp::Reset),
+            op::ZONE_RESET_ALL => Op::Zone(ZoneOp::ResetAll),
             other => Op::Other(other),
         }
+    }
+}
+
+impl Op {
+    /// Data comes with it.
+    pub(crate) fn stores(self) -> bool {
+        matches!(self, Op::Write | Op::ZoneAppend)
+    }
+
+    /// Data goes back with the answer.
+    pub(crate) fn fetches(self) -> bool {
+        matches!(self, Op::Read | Op::ReportZones)
     }
 }
 
@@ -55,11 +97,12 @@ pub struct Request<'a> {
     pub op: Op,
     /// See [`crate::uapi::io_flag`].
     pub flags: u32,
-    /// Where it starts, in sectors of 512 bytes.
+    /// Where it starts, in sectors of 512 bytes. Of a [`Op::ZoneAppend`] it is the zone, and the target says here where
+    /// the data went.
     pub start_sector: u64,
-    /// How long it is, in sectors.
+    /// How long it is, in sectors. Of [`Op::ReportZones`] it is the number of zones.
     pub sectors: u32,
-    /// Data of a read or write, as long as the request; empty for the others.
+    /// Data of a read, write or append, as long as the request; room for a report, which is zero; empty for the others.
     pub data: &'a mut [u8],
     /// The queue it came on.
     pub queue: u16,
@@ -178,7 +221,7 @@ impl Target for RamTarget {
             Op::Read => request.data.copy_from_slice(medium),
             Op::Write => medium.copy_from_slice(request.data),
             Op::Discard | Op::WriteZeroes => medium.fill(0),
-            Op::Flush | Op::Other(_) => return Err(Errno::NOTSUP),
+            _ => return Err(Errno::NOTSUP),
         }
         // The result field has 31 bits for a length; a longer discard counts as done with any.
         Ok(u32::try_from(request.len_bytes()).unwrap_or(u32::MAX))

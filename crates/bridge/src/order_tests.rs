@@ -29,7 +29,8 @@ fn ordered(
     disk: &Disk,
 ) -> Result<Order, Errno> {
     let data = &mut [];
-    order(&Request { op, flags, start_sector, sectors, data, queue: 0, tag: 0 }, disk)
+    let metadata = &mut [];
+    order(&Request { op, flags, start_sector, sectors, data, metadata, queue: 0, tag: 0 }, disk)
 }
 
 #[track_caller]

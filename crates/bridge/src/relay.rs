@@ -98,6 +98,7 @@ impl Relay {
             start_sector: self.start_sector + u64::from(sectors),
             sectors: self.sectors - sectors,
             data: &mut [],
+            metadata: &mut [],
             queue: self.place.0,
             tag: self.place.1,
         };

@@ -27,8 +27,8 @@ use crate::{
     queue::{BatchSpec, Pool, QueueError, QueueSpec, serve},
     target::Target,
     uapi::{
-        ANY_DEVICE, DevInfo, IO_DESC_LEN, ParamBasic, ParamDiscard, Params, SECTOR_LEN, attr,
-        param_type,
+        ANY_DEVICE, DevInfo, IO_DESC_LEN, ParamBasic, ParamDiscard, ParamIntegrity, Params,
+        SECTOR_LEN, attr, param_type,
     },
 };
 
@@ -94,6 +94,14 @@ impl Config {
         config.params.zoned.max_zone_append_sectors =
             zone_sectors.min(config.params.basic.max_sectors);
         config
+    }
+
+    /// Each interval has metadata of this shape, which the server copies.
+    #[must_use]
+    pub fn integrity(mut self, shape: ParamIntegrity) -> Self {
+        self.params.types |= param_type::INTEGRITY;
+        self.params.integrity = shape;
+        self.with(Features::INTEGRITY | Features::USER_COPY)
     }
 
     /// Asks for these features too.
@@ -200,6 +208,11 @@ impl Server {
         let device = Arc::new(open(self.char_path())?);
         let (fetching, fetched) = channel();
         let threads = self.config.threads.clamp(1, self.info.queue_depth);
+        // A device that is taken over has what it was given once.
+        let integrity = match self.features().contains(Features::INTEGRITY) {
+            true => Some(self.control.params(self.info.dev_id)?.integrity),
+            false => None,
+        };
         let pools: Vec<_> = (0..self.info.nr_hw_queues).map(|_| self.pool()).collect();
         for thread in 0..threads {
             let bound = |at: u16| {
@@ -215,7 +228,7 @@ impl Server {
                         (0..self.info.queue_depth, Some(batch))
                     }
                 };
-                let spec = self.spec(queue, tags, batch, &device);
+                let spec = self.spec(queue, tags, batch, integrity, &device);
                 let started = self.spawn(spec, thread, target, fetching.clone())?;
                 self.queues.push(started);
             }
@@ -256,6 +269,7 @@ impl Server {
         queue: u16,
         tags: Range<u16>,
         batch: Option<BatchSpec>,
+        integrity: Option<ParamIntegrity>,
         device: &Arc<File>,
     ) -> QueueSpec {
         QueueSpec {
@@ -270,6 +284,7 @@ impl Server {
                 false => IO_DESC_LEN,
             },
             mode: DataMode::of(&self.info),
+            integrity,
             fallback: self.config.fallback,
             faults: self.config.faults.clone(),
             batch,

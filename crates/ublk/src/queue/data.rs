@@ -83,6 +83,7 @@ impl Queue<'_> {
         let descriptor = slot.descriptor;
         let buffer = slot.buffer.as_mut().expect("a request has its buffer");
         let mut request = Slot::request(&descriptor, queue, tag, &mut buffer[..len]);
+        request.metadata = &mut slot.metadata;
         if request.op == Op::ReportZones {
             // An entry without a length ends the report; the bytes of the last request must not make more of it.
             request.data.fill(0);
@@ -103,6 +104,10 @@ impl Queue<'_> {
 
     /// Data is in the buffer, or comes there.
     fn by_buffer(&mut self, tag: u16, len: usize) -> Result<(), QueueError> {
+        if !self.slot(tag).metadata.is_empty() {
+            // The ring moves none.
+            return self.handle(tag, len);
+        }
         let Some(place) = self.place(tag) else { return self.handle(tag, len) };
         let memory = Memory::Buffer(self.slot(tag).take_buffer());
         self.transfer(tag, &place, len, memory)
@@ -202,14 +207,30 @@ impl Queue<'_> {
         self.done(tag)
     }
 
-    /// In user copy mode, brings the data of a WRITE into the buffer.
+    /// In user copy mode, brings the data of a WRITE into the buffer, and its metadata beside it.
     pub(super) fn copy_in(&mut self, tag: u16, len: usize) -> Result<(), Errno> {
-        if !self.op(tag).stores() {
+        let room = self.metadata_len(tag, len);
+        let (device, at) = (self.spec.device.clone(), position::of(self.spec.queue, tag, 0));
+        let slot = self.slot(tag);
+        slot.metadata.resize(room, 0);
+        if !slot.op().stores() {
             return Ok(());
         }
-        let (device, at) = (self.spec.device.clone(), position::of(self.spec.queue, tag, 0));
-        let buffer = self.slot(tag).buffer.as_mut().expect("a request has its buffer");
-        all(len, |done| pread(device.as_fd(), &mut buffer[done..len], at + done as u64))
+        let buffer = slot.buffer.as_mut().expect("a request has its buffer");
+        all(len, |done| pread(device.as_fd(), &mut buffer[done..len], at + done as u64))?;
+        let (metadata, at) = (&mut slot.metadata, at | position::INTEGRITY_FLAG);
+        all(room, |done| pread(device.as_fd(), &mut metadata[done..], at + done as u64))
+    }
+
+    /// Bytes of metadata of so many bytes of a request.
+    fn metadata_len(&mut self, tag: u16, len: usize) -> usize {
+        let has_some = self.slot(tag).descriptor.op_flags & io_flag::INTEGRITY != 0;
+        match &self.spec.integrity {
+            Some(shape) if has_some => {
+                (len >> shape.interval_exp) * usize::from(shape.metadata_size)
+            }
+            _ => 0,
+        }
     }
 
     /// In user copy mode, brings what was read to the application.
@@ -218,10 +239,18 @@ impl Queue<'_> {
         if let (true, true, Ok(bytes)) = (copies, self.op(tag).fetches(), self.slot(tag).outcome) {
             let limit = self.slot(tag).data_len();
             let len = usize::try_from(limit.min(bytes.into())).expect("it fits the buffer");
+            let metadata_len = self.metadata_len(tag, len);
             let (device, at) = (self.spec.device.clone(), position::of(self.spec.queue, tag, 0));
-            let buffer = self.slot(tag).buffer.as_ref().expect("a request has its buffer");
+            let slot = self.slot(tag);
+            let buffer = slot.buffer.as_ref().expect("a request has its buffer");
             let copied =
                 all(len, |done| pwrite(device.as_fd(), &buffer[done..len], at + done as u64));
+            let (metadata, at) = (&slot.metadata, at | position::INTEGRITY_FLAG);
+            let copied = copied.and_then(|()| {
+                all(metadata_len, |done| {
+                    pwrite(device.as_fd(), &metadata[done..metadata_len], at + done as u64)
+                })
+            });
             if let Err(errno) = copied {
                 return self.failed(tag, errno);
             }

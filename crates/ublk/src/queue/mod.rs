@@ -34,7 +34,7 @@ use crate::{
     mode::{DataMode, Fallback},
     target::Target,
     transfer::{Transfer, Working},
-    uapi::{IoCmd, auto_buf, fetch_result, io as io_op},
+    uapi::{IoCmd, ParamIntegrity, auto_buf, fetch_result, io as io_op},
 };
 
 /// What a queue is made of.
@@ -50,6 +50,8 @@ pub(crate) struct QueueSpec {
     /// Bytes from one descriptor to the next.
     pub(crate) stride: u16,
     pub(crate) mode: DataMode,
+    /// Shape of the metadata, of a device with [`crate::Features::INTEGRITY`].
+    pub(crate) integrity: Option<ParamIntegrity>,
     pub(crate) fallback: Fallback,
     pub(crate) faults: Option<Arc<Faults>>,
     /// The device is one with [`crate::Features::BATCH_IO`].

@@ -40,6 +40,8 @@ pub(super) enum Stage {
 pub(super) struct Slot {
     /// `None` while the driver or the ring has it.
     pub(super) buffer: Option<Buffer>,
+    /// Metadata of the request; empty if it has none.
+    pub(super) metadata: Vec<u8>,
     pub(super) stage: Stage,
     pub(super) descriptor: IoDesc,
     pub(super) effect: Effect,
@@ -57,6 +59,7 @@ impl Slot {
     pub(super) fn new(buffer: Option<Buffer>) -> Self {
         Slot {
             buffer,
+            metadata: Vec::new(),
             stage: Stage::Fetching,
             descriptor: IoDesc::new_zeroed(),
             effect: Effect::default(),
@@ -74,6 +77,7 @@ impl Slot {
         self.stage = Stage::Executing;
         self.outcome = Ok(0);
         self.landed = 0;
+        self.metadata.clear();
     }
 
     pub(super) fn number(&self) -> u8 {
@@ -136,6 +140,7 @@ impl Slot {
             start_sector: descriptor.start_sector,
             sectors: part,
             data,
+            metadata: &mut [],
             queue,
             tag,
         }
@@ -150,6 +155,8 @@ impl Slot {
             return -errno.number();
         }
         match self.outcome {
+            // The room of its request may be more than the descriptor says, and a part of it would be asked for again.
+            Ok(_) if self.op() == Op::ReportZones => i32::MAX,
             Ok(bytes) => {
                 let told = self.effect.short.unwrap_or(bytes).min(bytes);
                 let told = told.saturating_add(self.effect.overlong.unwrap_or(0));

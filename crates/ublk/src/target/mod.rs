@@ -1,6 +1,7 @@
 //! What answers the requests of a device.
 
 mod file;
+mod ram;
 mod worker;
 mod zoned;
 
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 
 pub use self::{
     file::FileTarget,
+    ram::RamTarget,
     worker::{Memory, Progress, Work, Worker},
     zoned::ZonedTarget,
 };
@@ -104,6 +106,9 @@ pub struct Request<'a> {
     pub sectors: u32,
     /// Data of a read, write or append, as long as the request; room for a report, which is zero; empty for the others.
     pub data: &'a mut [u8],
+    /// Metadata of the data, of a device that has some ([`crate::Config::integrity`]) and a request that brings it along
+    /// or asks for it; else empty.
+    pub metadata: &'a mut [u8],
     /// The queue it came on.
     pub queue: u16,
     /// Its tag, unique within the queue while the request is open.
@@ -172,59 +177,6 @@ impl Target for NullTarget {
 
     fn needs_data(&self) -> bool {
         false
-    }
-}
-
-/// A medium of memory. Discarded and write-zeroed ranges read as zeroes.
-pub struct RamTarget {
-    bytes: Mutex<Vec<u8>>,
-}
-
-impl RamTarget {
-    /// `sectors` sectors of zeroes.
-    ///
-    /// # Panics
-    /// If the medium does not fit into the address space.
-    pub fn new(sectors: u64) -> Self {
-        let len =
-            usize::try_from(sectors * u64::from(SECTOR_LEN)).expect("a medium fits in memory");
-        RamTarget { bytes: Mutex::new(vec![0; len]) }
-    }
-
-    /// The medium, to look behind the block layer's back.
-    pub fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for RamTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RamTarget").field("len", &self.bytes().len()).finish()
-    }
-}
-
-impl Target for RamTarget {
-    fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno> {
-        if request.op == Op::Flush {
-            return Ok(0);
-        }
-        let mut bytes = self.bytes();
-        let range = request
-            .start_sector
-            .checked_mul(SECTOR_LEN.into())
-            .and_then(|start| Some((start, start.checked_add(request.len_bytes())?)))
-            .and_then(|(start, end)| {
-                Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
-            });
-        let medium = range.and_then(|range| bytes.get_mut(range)).ok_or(Errno::IO)?;
-        match request.op {
-            Op::Read => request.data.copy_from_slice(medium),
-            Op::Write => medium.copy_from_slice(request.data),
-            Op::Discard | Op::WriteZeroes => medium.fill(0),
-            _ => return Err(Errno::NOTSUP),
-        }
-        // The result field has 31 bits for a length; a longer discard counts as done with any.
-        Ok(u32::try_from(request.len_bytes()).unwrap_or(u32::MAX))
     }
 }
 
@@ -319,7 +271,7 @@ mod tests {
 
     fn request(op: Op, start_sector: u64, data: &mut [u8]) -> Request<'_> {
         let sectors = u32::try_from(data.len() / 512).expect("short");
-        Request { op, flags: 0, start_sector, sectors, data, queue: 0, tag: 0 }
+        Request { op, flags: 0, start_sector, sectors, data, metadata: &mut [], queue: 0, tag: 0 }
     }
 
     #[test]

@@ -170,7 +170,7 @@ mod tests {
 
     fn request(op: Op, start_sector: u64, data: &mut [u8]) -> Request<'_> {
         let sectors = u32::try_from(data.len() / 512).expect("short");
-        Request { op, flags: 0, start_sector, sectors, data, queue: 0, tag: 0 }
+        Request { op, flags: 0, start_sector, sectors, data, metadata: &mut [], queue: 0, tag: 0 }
     }
 
     #[test]

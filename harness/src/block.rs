@@ -28,9 +28,6 @@ const BLKZEROOUT: u32 = 0x127f;
 /// `BLKRRPART`, `_IO(0x12, 95)`.
 const BLKRRPART: u32 = 0x125f;
 
-/// `BLKREPORTZONE` (include/uapi/linux/blkzoned.h), `_IOWR(0x12, 130, struct blk_zone_report)`.
-const BLKREPORTZONE: u32 = 0xc010_1282;
-
 /// What is done to the zones in a range (include/uapi/linux/blkzoned.h), by an ioctl with the first sector and the number
 /// of sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +40,25 @@ pub enum ZoneCommand {
     Close,
     /// `BLKFINISHZONE`, `_IOW(0x12, 136, …)`.
     Finish,
+}
+
+/// Zones that a report has room for.
+const REPORT_ZONES: usize = 80;
+
+/// `BLKREPORTZONE`, `_IOWR(0x12, 130, struct blk_zone_report)`.
+const BLKREPORTZONE: u32 = 0xc010_1282;
+
+/// What a disk says of a zone (include/uapi/linux/blkzoned.h, `struct blk_zone`), in sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneReport {
+    /// First sector.
+    pub start: u64,
+    /// Length.
+    pub len: u64,
+    /// Where the next write has to go.
+    pub wp: u64,
+    /// `BLK_ZONE_COND_*`.
+    pub cond: u8,
 }
 
 /// An open block device. Transfers go past the page cache (`O_DIRECT`), so that each is what the
@@ -151,15 +167,25 @@ impl BlockDevice {
         Ok(unsafe { ioctl(self.file.as_fd(), NoArg::<BLKRRPART>::new()) }?)
     }
 
-    /// First sectors of the zones from the one at `first` on, up to eight.
-    pub fn report_zones(&self, first: u64) -> io::Result<Vec<u64>> {
-        // `struct blk_zone_report`: first sector, number of zones, flags, and 64 bytes for each zone.
-        let mut report = [0_u64; 2 + 8 * 8];
-        (report[0], report[1]) = (first, 8);
-        // SAFETY: the kernel reads 16 bytes and writes those and as many zones as they ask for, 8, for which there is room.
-        unsafe { ioctl(self.file.as_fd(), Updater::<BLKREPORTZONE, _>::new(&mut report)) }?;
-        let zones = usize::try_from(report[1] & 0xffff_ffff).expect("at most 8");
-        Ok((0..zones).map(|zone| report[2 + 8 * zone]).collect())
+    /// What the disk says of its zones from the one at the sector `first` on, of eighty at most.
+    pub fn report(&self, first: u64) -> io::Result<Vec<ZoneReport>> {
+        const WORDS: usize = 8;
+        // `struct blk_zone_report`: the first sector, and the number of zones; then the zones.
+        let mut report = [0_u64; 2 + WORDS * REPORT_ZONES];
+        (report[0], report[1]) = (first, REPORT_ZONES as u64);
+        // SAFETY: the kernel writes no more zones than the number in it, for which there is room.
+        unsafe {
+            let report =
+                Updater::<BLKREPORTZONE, [u64; 2 + WORDS * REPORT_ZONES]>::new(&mut report);
+            ioctl(self.file.as_fd(), report)?;
+        }
+        let [count, ..] = report[1].to_le_bytes();
+        let zones = report[2..].chunks_exact(WORDS).take(count.into());
+        let zone = |zone: &[u64]| {
+            let [_, cond, ..] = zone[3].to_le_bytes();
+            ZoneReport { start: zone[0], len: zone[1], wp: zone[2], cond }
+        };
+        Ok(zones.map(zone).collect())
     }
 
     /// Capacity in sectors of 512 bytes, whatever the logical block length.

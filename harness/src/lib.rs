@@ -16,6 +16,8 @@ pub mod declaration;
 pub mod kernel;
 pub mod lun;
 pub mod modules;
+#[expect(unsafe_code, reason = "NVMe passthrough has no safe call")]
+pub mod nvme;
 pub mod privilege;
 pub mod program;
 pub mod property;
@@ -24,7 +26,7 @@ pub mod sysfs;
 pub mod timeline;
 pub mod ublk_device;
 
-pub use block::{BlockDevice, ZoneCommand};
+pub use block::{BlockDevice, ZoneCommand, ZoneReport};
 pub use child::Child;
 pub use declaration::{DECLARATIONS, write_manifest};
 pub use guest_protocol::needs::{Class, Declaration, Feature, HostShape, Module, Needs, ScsiHost};

@@ -27,3 +27,4 @@ mod shapes;
 mod shared;
 mod shared_data;
 mod zoned;
+mod zoned_server;

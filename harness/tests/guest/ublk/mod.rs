@@ -9,6 +9,7 @@ mod death;
 mod faults;
 mod flags;
 pub(crate) mod killed;
+mod integrity;
 mod lifecycle;
 mod limits;
 mod lost_ring;

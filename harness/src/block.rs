@@ -65,7 +65,7 @@ pub struct ZoneReport {
 /// driver sees.
 #[derive(Debug)]
 pub struct BlockDevice {
-    file: File,
+    pub(crate) file: File,
     sysfs: PathBuf,
 }
 

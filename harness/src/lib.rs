@@ -15,6 +15,8 @@ pub mod child;
 pub mod declaration;
 pub mod kernel;
 pub mod lun;
+#[expect(unsafe_code, reason = "the promise a ring asks for about memory")]
+mod metadata;
 pub mod modules;
 #[expect(unsafe_code, reason = "NVMe passthrough has no safe call")]
 pub mod nvme;

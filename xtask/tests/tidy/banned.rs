@@ -32,6 +32,7 @@ const UNSAFE: &[&str] = &[
     "crates/vhost-user-scsi/tests/transport/guest.rs",
     "harness/src/block.rs",
     "harness/src/child.rs",
+    "harness/src/metadata.rs",
     "harness/src/nvme.rs",
 ];
 

@@ -1,12 +1,20 @@
 //! Metadata of requests (UBLK_F_INTEGRITY): protection information goes with the data to the server, which keeps it, and
 //! comes back with it (include/uapi/linux/ublk_cmd.h, UBLKSRV_IO_INTEGRITY_FLAG; Documentation/block/data-integrity.rst).
 
-use std::{borrow::Cow, fs::OpenOptions, io::Write, sync::Arc};
+use std::{
+    borrow::Cow,
+    fs::OpenOptions,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use bsg::Access;
 use harness::{BlockDevice, Feature, Needs, declare};
 use rstest::rstest;
-use ublk::{Config, Features, RamTarget, Server, uapi::ParamIntegrity};
+use ublk::{Config, Errno, Features, Op, RamTarget, Request, Server, Target, uapi::ParamIntegrity};
 
 use super::recorder::{pattern, unscanned};
 
@@ -59,15 +67,29 @@ struct Protected {
     disk: BlockDevice,
     server: Server,
     target: Arc<RamTarget>,
+    longest: Arc<Longest>,
+}
+
+/// The longest write there was, in sectors.
+struct Longest(Arc<RamTarget>, AtomicU32);
+
+impl Target for Longest {
+    fn handle(&self, request: &mut Request<'_>) -> Result<u32, Errno> {
+        if request.op == Op::Write {
+            self.1.fetch_max(request.sectors, Ordering::Relaxed);
+        }
+        self.0.handle(request)
+    }
 }
 
 impl Protected {
     fn start(config: &Config) -> Self {
         let shape = config.params.integrity;
         let target = Arc::new(RamTarget::with_metadata(SECTORS, &shape));
-        let server = Server::start(config, target.clone()).expect("started");
+        let longest = Arc::new(Longest(target.clone(), AtomicU32::new(0)));
+        let server = Server::start(config, longest.clone()).expect("started");
         let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
-        Protected { disk, server, target }
+        Protected { disk, server, target, longest }
     }
 
     /// The metadata of a sector.
@@ -134,6 +156,36 @@ fn wrong_protection_information_fails_the_read() {
     device.end();
 }
 
+/// Protection information of the application's own (IORING_RW_ATTR_FLAG_PI) is the server's as it is, application tag and
+/// all, but for the reference tags: the application counts from where it likes, the medium from its first sector
+/// (block/t10-pi.c:t10_pi_type1_prepare). What is wrong is stored as it is; whoever leaves it to the kernel to check is
+/// told (EILSEQ), whoever reads the information has it.
+#[rstest]
+fn protection_information_of_the_application_comes_back() {
+    declare!(Contract, INTEGRITY);
+    let device = Protected::start(&unscanned(SECTORS).integrity(shape(8)));
+    let (data, tag, own) = (pattern(16, 4, 5), 0x1234, 1000);
+    let counted = |first: u64| {
+        let sectors = (first..).zip(data.chunks(512));
+        sectors.flat_map(|(at, bytes)| protection(at, bytes, tag)).collect::<Vec<u8>>()
+    };
+    device.disk.write_with_metadata(16 * 512, &data, &counted(own), own).expect("written");
+    assert_eq!(device.target.metadata()[16 * 8..20 * 8], counted(16));
+    let back = device.disk.read_with_metadata(16 * 512, 2048, 32, own).expect("read");
+    assert!(back == (data.clone(), counted(own)), "{:x?}", back.1);
+    assert!(device.disk.read(16 * 512, 2048).expect("it is right") == data, "the data differs");
+
+    let mut wrong = counted(16);
+    wrong[8] ^= 0x80;
+    device.disk.write_with_metadata(16 * 512, &data, &wrong, 16).expect("written");
+    assert_eq!(device.target.metadata()[16 * 8..20 * 8], wrong);
+    let back = device.disk.read_with_metadata(16 * 512, 2048, 32, 16).expect("read");
+    assert!(back == (data, wrong), "{:x?}", back.1);
+    let told = device.disk.read(16 * 512, 2048).expect_err("the guard is wrong");
+    assert_eq!(told.raw_os_error(), Some(EILSEQ));
+    device.end();
+}
+
 /// Writes from the page cache come as one request each for what lies together; each sector has its own metadata then too.
 #[rstest]
 fn writes_that_were_joined_have_all_their_metadata() {
@@ -145,6 +197,8 @@ fn writes_that_were_joined_have_all_their_metadata() {
     cached.write_all(&data).expect("it is in the page cache");
     cached.sync_all().expect("written");
     drop(cached);
+    let longest = device.longest.1.load(Ordering::Relaxed);
+    assert!(longest > 8, "a page has 8 sectors, the longest write {longest}: nothing was joined");
     for (sector, bytes) in (0..).zip(data.chunks(512)) {
         assert_eq!(device.metadata(sector, 8), protection(sector, bytes, 0), "sector {sector}");
     }

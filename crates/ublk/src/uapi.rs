@@ -227,8 +227,8 @@ pub mod batch {
 
     /// Bytes of an element with these flags.
     pub fn elem_bytes(flags: u16) -> u8 {
-        let optional = (flags & (HAS_BUF_ADDR | HAS_ZONE_LBA)).count_ones() as u8;
-        8 + 8 * optional
+        let optional = |flag| if flags & flag != 0 { 8 } else { 0 };
+        8 + optional(HAS_BUF_ADDR) + optional(HAS_ZONE_LBA)
     }
 
     /// Appends an element with these flags: the address of the buffer comes before the LBA.
@@ -429,6 +429,9 @@ pub mod zone_cond {
     /// Nothing more can be written.
     pub const FULL: u8 = 14;
 }
+
+/// Bytes of a [`BlkZone`].
+pub const BLK_ZONE_LEN: u32 = 64;
 
 /// `struct blk_zone` (include/uapi/linux/blkzoned.h), an entry of a report. All in sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

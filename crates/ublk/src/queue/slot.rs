@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 
 use crate::{
     target::{Op, Request, Work},
-    uapi::{BlkZone, IoDesc, SECTOR_LEN},
+    uapi::{BLK_ZONE_LEN, IoDesc, SECTOR_LEN},
 };
 
 /// What a waiting request waits for.
@@ -106,7 +106,7 @@ impl Slot {
     /// Bytes of what the descriptor counts: sectors, or entries of a report.
     fn unit(&self) -> u64 {
         match self.op() {
-            Op::ReportZones => size_of::<BlkZone>() as u64,
+            Op::ReportZones => BLK_ZONE_LEN.into(),
             _ => SECTOR_LEN.into(),
         }
     }
@@ -131,7 +131,7 @@ impl Slot {
         let op = Op::from(number);
         let part = match op {
             _ if data.is_empty() => descriptor.nr_sectors,
-            Op::ReportZones => len / size_of::<BlkZone>() as u32,
+            Op::ReportZones => len / BLK_ZONE_LEN,
             _ => len.div_ceil(SECTOR_LEN),
         };
         Request {

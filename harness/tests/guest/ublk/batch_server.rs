@@ -11,7 +11,7 @@ use std::{
 use bsg::Access;
 use harness::{BlockDevice, UblkDevice, declare, wait};
 use rstest::rstest;
-use ublk::{Config, DataMode, Fallback, Faults, Features, Hold, NullTarget, Op, RamTarget, Server};
+use ublk::{Config, DataMode, Fallback, Faults, Features, Hold, NullTarget, Op, Server};
 use ublk_fault::{Effect, ErrorName, OpName, Rule, When, WrongBuffer};
 
 use super::{
@@ -213,18 +213,5 @@ fn next_server_of_batches_gets_what_the_last_one_had(
     written.expect("written");
     assert_eq!(read.expect("read"), pattern(0, 8, 3));
     assert!(target.bytes()[8 * 512..16 * 512] == pattern(8, 8, 4)[..], "the medium differs");
-    server.delete().expect("deleted");
-}
-
-/// A device of several queues: each has its own tags, threads and fetches.
-#[rstest]
-fn several_queues_work_in_batches() {
-    declare!(Contract, harness::Needs { cpus: Some(2), ..SINCE_7_0 });
-    let config = Config { threads: 2, ..in_batches(DataMode::Copy).queues(2, 200) };
-    let server = Server::start(&config, Arc::new(RamTarget::new(SECTORS))).expect("started");
-    assert_eq!(server.info().nr_hw_queues, 2);
-    let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
-    check_clients(&disk);
-    drop(disk);
     server.delete().expect("deleted");
 }

@@ -10,7 +10,7 @@ use ublk::{Config, DataMode, Fallback, Features, FileTarget, NullTarget, Op, Ser
 
 use super::recorder::{Recorder, pattern, unscanned};
 
-pub(super) const SECTORS: u64 = 2048;
+pub(crate) const SECTORS: u64 = 2048;
 
 /// Automatic registration is the youngest of them; 7.0 lets us turn off the search for partitions.
 pub(crate) const SINCE_7_0: Needs =
@@ -118,7 +118,7 @@ fn tasks_share_the_tags_of_a_queue(
 }
 
 /// Four clients at once, each of whom finds what it has written.
-pub(super) fn check_clients(disk: &BlockDevice) {
+pub(crate) fn check_clients(disk: &BlockDevice) {
     thread::scope(|scope| {
         for client in 0..4_u8 {
             scope.spawn(move || {

@@ -194,15 +194,15 @@ fn append_goes_where_the_server_says(#[case] mode: DataMode, #[case] features: F
     let server = Server::start(&config(mode, features), target.clone()).expect("started");
     let nvme = NvmeLoop::over(&server.block_path());
     target.take();
-    for (zone, sectors, landed) in [(2, 3, 128), (2, 5, 131), (1, 1, 64), (2, 56, 136)] {
-        let data = pattern(landed, sectors, 9);
+    for (zone, sectors, landed) in [(2, 3, 128_u32), (2, 5, 131), (1, 1, 64), (2, 56, 136)] {
+        let data = pattern(landed.into(), sectors, 9);
         let first = u32::try_from(sector(zone)).expect("small");
-        assert_eq!(nvme.append(first, &data).expect("it is sent"), Answer::Done(landed as u32));
+        assert_eq!(nvme.append(first, &data).expect("it is sent"), Answer::Done(landed));
         let count = u32::try_from(sectors).expect("small");
         // The host looks at its zones when it likes.
         let mut seen = target.take();
         seen.retain(|seen| seen.0 != Op::ReportZones);
-        assert_eq!(seen, [(Op::ZoneAppend, sector(zone), count, landed)]);
+        assert_eq!(seen, [(Op::ZoneAppend, sector(zone), count, u64::from(landed))]);
     }
     let full = nvme.append(128, &pattern(0, 1, 9)).expect("it is sent");
     assert!(matches!(full, Answer::Status(_)), "a full zone: {full:?}");

@@ -239,6 +239,12 @@ impl KernelRing {
         self.taken_by_us()
     }
 
+    /// Whether there is a completion to take, or an entry that only fills the end of the queue.
+    pub(crate) fn has_completion(&self) -> bool {
+        let head = self.rings.word(self.params.cq_off.head).load(Ordering::Relaxed);
+        head != self.rings.word(self.params.cq_off.tail).load(Ordering::Acquire)
+    }
+
     /// Takes the next completion, if there is one.
     pub(crate) fn pop(&mut self) -> Option<Cqe> {
         loop {

@@ -242,6 +242,47 @@ impl<O: Operation> Ring<O> {
         self.wait_in_kernel(deadline, false)
     }
 
+    /// Submits what was pushed and waits, in the same system call, until [`Ring::try_next`] has a completion, at most so
+    /// long. An error of [`Ring::wait`]'s says why it has none.
+    pub fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), WaitError> {
+        let left = self.raw().publish();
+        if !self.early.is_empty() || self.in_flight.is_empty() || self.raw().is_polled() {
+            self.submit().map_err(WaitError::Enter)?;
+            if !self.early.is_empty() {
+                return Ok(());
+            }
+            if self.in_flight.is_empty() {
+                return Err(WaitError::Idle);
+            }
+            self.enter_and_wait(0, timeout)?;
+        } else if self.enter_and_wait(left, timeout)? < left {
+            // It has met an entry that it refuses, whose completion is there, and has not waited.
+            self.submit().map_err(WaitError::Enter)?;
+        }
+        self.pushed = 0;
+        match self.raw().has_completion() {
+            true => Ok(()),
+            false => Err(WaitError::Deadline { in_flight: self.in_flight.len() }),
+        }
+    }
+
+    /// Hands over published entries and waits for a completion; returns how many were taken.
+    fn enter_and_wait(&mut self, left: u32, timeout: Duration) -> Result<u32, WaitError> {
+        match self.raw().enter(left, 1, Some(timeout)) {
+            Ok(taken) => Ok(taken),
+            // The time is over, a signal came, or completions wait for room: a look says what is there.
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::TIME | Errno::INTR | Errno::BUSY)
+                ) =>
+            {
+                Ok(0)
+            }
+            Err(error) => Err(WaitError::Enter(error)),
+        }
+    }
+
     /// Waits for the completion of an entry of the ring's own; others are kept.
     pub(crate) fn wait_own(&mut self, user_data: u64, deadline: Instant) -> Result<Cqe, WaitError> {
         loop {

@@ -121,6 +121,37 @@ fn waiting_ends_at_the_deadline_and_the_operation_stays_with_the_ring() {
     assert_eq!(operation.buffer[..6], *b"late\0\0");
 }
 
+/// Whatever is pushed goes with the call that waits, also what comes behind an entry that the kernel refuses.
+#[rstest]
+fn one_call_submits_and_waits(#[values(false, true)] defer_taskrun: bool) {
+    let shape = Shape { single_issuer: defer_taskrun, defer_taskrun, ..Shape::big(4) };
+    let Some(mut ring) = ring(&shape) else { return };
+    let long = Duration::from_secs(20);
+    assert!(matches!(ring.submit_and_wait(long), Err(WaitError::Idle)));
+    let (read_end, write_end) = rustix::pipe::pipe().expect("a pipe");
+    ring.push(op(OP_READ, &Arc::new(read_end), 1)).expect("room");
+    let waited = ring.submit_and_wait(Duration::from_millis(20));
+    assert!(matches!(waited, Err(WaitError::Deadline { in_flight: 1 })), "{waited:?}");
+
+    // No operation has this number (include/uapi/linux/io_uring.h).
+    ring.push(op(0xff, &null(), 2)).expect("room");
+    ring.push(op(OP_NOP, &null(), 3)).expect("room");
+    let mut results = Vec::new();
+    let started = Instant::now();
+    while results.len() < 2 {
+        ring.submit_and_wait(long).expect("completed");
+        results.extend(std::iter::from_fn(|| ring.try_next()).map(|done| done.cqe));
+    }
+    let results = results.iter().map(|cqe| (cqe.user_data, cqe.res)).collect::<Vec<_>>();
+    assert_eq!(results, [(2, -22), (3, 0)], "EINVAL, and what came behind");
+    assert!(started.elapsed() < long, "it waited for what it had not submitted");
+
+    File::from(write_end).write_all(b"late").expect("the pipe has a reader");
+    ring.submit_and_wait(long).expect("the pipe is readable now");
+    assert_eq!(ring.try_next().expect("it was said").cqe.res, 4);
+    assert!(ring.try_next().is_none());
+}
+
 #[test]
 fn operations_in_flight_outlive_their_ring() {
     let Some(mut ring) = ring(&Shape::big(4)) else { return };

@@ -6,6 +6,7 @@
 //! * [`mirror`] copies a kernel tree, so that builds never write to it.
 //! * [`mutation`] builds kernels with a small change.
 //! * [`debug_info`] says which line of which source file an address is.
+//! * [`selftest`] compiles programs of the kernel's own tests.
 //! * [`series`] reads and applies a patch series as it was posted.
 //! * [`vmlinux`] gets the directly bootable ELF file out of a bzImage.
 //!
@@ -28,6 +29,7 @@ pub mod mutation;
 pub mod recipe;
 pub mod request;
 mod selection;
+pub mod selftest;
 pub mod series;
 pub mod source;
 pub mod tree;

@@ -127,6 +127,13 @@ impl Arch {
             Arch::Amd64 => "x86",
         }
     }
+
+    /// Where Debian has libraries of it, in `/usr/lib`.
+    pub fn libraries(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "x86_64-linux-gnu",
+        }
+    }
 }
 
 /// The numbers at the start of a kernel's release: `7.2.12+deb13-cloud-amd64` is 7.2.12.

@@ -3,7 +3,7 @@
 //! A set of `images/programs.toml` is fetched once and packed into an archive that follows the others of
 //! an image, so that machines without such programs boot as small as ever. Everything a set consists of
 //! is listed: its programs need no package that is not, and a library nobody brings is an error before
-//! anything boots.
+//! anything boots. A set may have programs of the kernel's own tests, which are compiled with what its packages have.
 
 mod elf;
 #[cfg(test)]
@@ -15,6 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kernel::{
+    request::Context,
+    selftest::{self, Selftest},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -96,6 +100,14 @@ pub enum Error {
         /// Why.
         source: apt::Error,
     },
+    /// Programs of the kernel's own tests.
+    #[error("the guest's programs `{set}` cannot be had: {source}")]
+    Selftest {
+        /// The set.
+        set: String,
+        /// Why.
+        source: Box<kernel::Error>,
+    },
     /// The cache, the disk.
     #[error(transparent)]
     Cache(#[from] cache::Error),
@@ -108,6 +120,9 @@ pub struct Manifest {
     /// The sets by name.
     #[serde(rename = "set")]
     sets: BTreeMap<String, Set>,
+    /// The checkout it is of.
+    #[serde(skip)]
+    checkout: PathBuf,
 }
 
 /// A set of programs.
@@ -126,6 +141,9 @@ struct Set {
     /// Modules of the kernel for the image, with all they depend on. They are not loaded.
     #[serde(default)]
     modules: Vec<String>,
+    /// The programs are of no package: they are these, compiled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    selftest: Option<Selftest>,
     /// The exact packages, those of the libraries included.
     packages: Vec<Pin>,
 }
@@ -147,6 +165,9 @@ pub struct Programs {
 struct Stored {
     packages: Vec<Pin>,
     note: Option<String>,
+    /// The same of the source of what was compiled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source_note: Option<String>,
 }
 
 /// Packages as they stand in the manifest.
@@ -172,7 +193,8 @@ impl Manifest {
         let path = checkout.join("images/programs.toml");
         let manifest = |detail: String| Error::Manifest { path: path.clone(), detail };
         let text = fs::read_to_string(&path).map_err(|error| manifest(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| manifest(error.to_string()))
+        let read: Manifest = toml::from_str(&text).map_err(|error| manifest(error.to_string()))?;
+        Ok(Manifest { checkout: checkout.to_owned(), ..read })
     }
 
     /// The names of the sets.
@@ -187,13 +209,21 @@ impl Manifest {
         };
         self.sets.get(name).ok_or_else(unknown)
     }
+
+    /// The place in the cache: another entry is another place, whatever packages it ends up with; and so is another
+    /// source.
+    fn place(&self, name: &str, set: &Set) -> Result<String, Error> {
+        let source = set.selftest.as_ref().map(|wanted| selftest::identity(&self.checkout, wanted));
+        let source = source.transpose().map_err(failed_selftest(name))?.flatten();
+        let entry = serde_json::to_string(set).expect("plain data has a JSON form");
+        let all = format!("{LAYOUT}{entry}{}", source.unwrap_or_default());
+        let digest = apt::hex(&Sha256::digest(all.as_bytes()));
+        Ok(format!("programs/{name}-{}", &digest[..12]))
+    }
 }
 
-/// The place in the cache: another entry is another place, whatever packages it ends up with.
-fn place(name: &str, set: &Set) -> String {
-    let entry = serde_json::to_string(set).expect("plain data has a JSON form");
-    let digest = apt::hex(&Sha256::digest(format!("{LAYOUT}{entry}").as_bytes()));
-    format!("programs/{name}-{}", &digest[..12])
+fn failed_selftest(set: &str) -> impl FnOnce(kernel::Error) -> Error {
+    move |source| Error::Selftest { set: set.to_owned(), source: Box::new(source) }
 }
 
 /// The set called `name` from the cache, or else from the mirror.
@@ -207,16 +237,16 @@ pub fn get(
     progress: &Progress,
 ) -> Result<Programs, Error> {
     let set = manifest.set(name)?;
-    let dir = cache.entry(&place(name, set), ROOM, progress, |dir| {
-        fill(dir, cache, name, set, options, progress)
-    })?;
+    let context = Context { cache, checkout: &manifest.checkout, options, progress };
+    let place = manifest.place(name, set)?;
+    let dir = cache.entry(&place, ROOM, progress, |dir| fill(dir, context, name, set))?;
     load(&dir, set)
 }
 
 /// The set called `name` if the cache has it. Never touches the network.
 pub fn cached(cache: &Cache, manifest: &Manifest, name: &str) -> Result<Option<Programs>, Error> {
     let set = manifest.set(name)?;
-    let dir = cache.path(&place(name, set));
+    let dir = cache.path(&manifest.place(name, set)?);
     dir.exists().then(|| load(&dir, set)).transpose()
 }
 
@@ -226,18 +256,13 @@ fn load(dir: &Path, set: &Set) -> Result<Programs, Error> {
     let stored: Stored =
         serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
     let note = stored.note.map(|note| format!("{note} from {}", dir.join(LOCK).display()));
+    let note = stored.source_note.into_iter().chain(note).reduce(|a, b| format!("{a}; {b}"));
     Ok(Programs { archive: dir.join(ARCHIVE), modules: set.modules.clone(), note })
 }
 
-/// Downloads, unpacks, and packs what is wanted.
-fn fill(
-    dir: &Path,
-    cache: &Cache,
-    name: &str,
-    set: &Set,
-    options: &apt::Options,
-    progress: &Progress,
-) -> Result<(), Error> {
+/// Downloads, unpacks, compiles, and packs what is wanted.
+fn fill(dir: &Path, context: Context<'_>, name: &str, set: &Set) -> Result<(), Error> {
+    let Context { cache, options, progress, .. } = context;
     let failed = |source| Error::Apt { set: name.to_owned(), source };
     let apt = Apt::open(cache, options).map_err(failed)?;
     let (suite, packages, note) = choose(&apt, name, set, progress).map_err(failed)?;
@@ -251,6 +276,12 @@ fn fill(
     for file in &files {
         apt::unpack(file, &root).map_err(failed)?;
     }
+    let source_note = match &set.selftest {
+        Some(wanted) => {
+            selftest::build(context, wanted, &set.programs, &root).map_err(failed_selftest(name))?
+        }
+        None => None,
+    };
     let archive = pack(&root, name, set)?;
     for left in [debs, root] {
         fs::remove_dir_all(&left).map_err(at("remove", &left))?;
@@ -258,7 +289,7 @@ fn fill(
 
     let packages: Vec<Pin> = packages.iter().map(Package::pin).collect();
     let lock = toml::to_string(&Lock { packages: &packages }).expect("plain data has a TOML form");
-    let stored = Stored { packages, note };
+    let stored = Stored { packages, note, source_note };
     let json = serde_json::to_vec_pretty(&stored).expect("plain data has a JSON form");
     for (file, content) in [(ARCHIVE, archive), (LOCK, lock.into_bytes()), (STORED, json)] {
         let path = dir.join(file);

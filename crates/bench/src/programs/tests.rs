@@ -79,10 +79,11 @@ impl Fixture {
             programs: vec!["tool".into()],
             files: vec!["etc/tool.conf".into()],
             modules: vec!["ext4".into()],
+            selftest: None,
             packages: self.packages.clone(),
         };
         change(&mut set);
-        Manifest { sets: BTreeMap::from([("tools".into(), set)]) }
+        Manifest { sets: BTreeMap::from([("tools".into(), set)]), checkout: PathBuf::new() }
     }
 
     fn get(&self, manifest: &Manifest) -> Result<Programs, Error> {

@@ -82,6 +82,7 @@ mod tests {
             way: way.into(),
             micros,
             bounced,
+            ..Figure::default()
         };
         let rounds = vec![vec![figure(REFERENCE, 128.0, Some(0.0)), figure("no copy", 32.0, None)]];
         let text = table(&Measured { kernel: "stock, Linux 7.2".into(), rounds });

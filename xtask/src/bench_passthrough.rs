@@ -56,6 +56,13 @@ pub(crate) struct Args {
     keyring: Option<PathBuf>,
 }
 
+impl Args {
+    /// Where packages come from.
+    pub(crate) fn apt(&self) -> apt::Options {
+        apt::Options { mirror: self.mirror.clone(), keyring: self.keyring.clone() }
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     measure(args, passthrough::TEST, table)
 }
@@ -90,7 +97,7 @@ fn request(args: &Args, test: &str) -> rig::Request {
         workspace: crate::workspace(),
         filters: vec![test.to_owned()],
         exact: true,
-        apt: apt::Options { mirror: args.mirror.clone(), keyring: args.keyring.clone() },
+        apt: args.apt(),
         accel: Wish::Auto,
         options: Options {
             repeat: args.rounds,
@@ -144,7 +151,7 @@ mod tests {
             what: what.into(),
             way: way.into(),
             micros,
-            bounced: None,
+            ..Figure::default()
         };
         let round = |factor: f64| {
             vec![

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use crate::{bench_bridge, bench_passthrough, bench_target};
+use crate::{bench_bridge, bench_passthrough, bench_target, bench_ublk};
 
 /// Benchmarks.
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,7 @@ enum What {
     Target(Box<bench_target::Args>),
     Passthrough(Box<bench_passthrough::Args>),
     Bridge(Box<bench_bridge::Args>),
+    Ublk(Box<bench_ublk::Args>),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
@@ -23,5 +24,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         What::Target(args) => bench_target::run(args),
         What::Passthrough(args) => bench_passthrough::run(args),
         What::Bridge(args) => bench_bridge::run(args),
+        What::Ublk(args) => bench_ublk::run(args),
     }
 }

@@ -3,6 +3,7 @@
 mod bench_bridge;
 mod bench_passthrough;
 mod bench_target;
+mod bench_ublk;
 mod benchmarks;
 mod ci;
 mod command;

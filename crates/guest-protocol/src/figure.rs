@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 const MARK: &str = "figure: ";
 
 /// One measurement.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Figure {
     /// What was done.
@@ -18,6 +18,12 @@ pub struct Figure {
     /// How often in a hundred the kernel had to copy on the way, where that is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounced: Option<f64>,
+    /// CPU time of the server in microseconds for each, where that is a process of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_micros: Option<f64>,
+    /// CPU time of application and server in microseconds for each, with what the kernel does for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_micros: Option<f64>,
 }
 
 impl Figure {
@@ -49,8 +55,12 @@ mod tests {
 
     #[test]
     fn figures_are_found_between_other_lines() {
-        let figure =
-            |micros| Figure { what: "INQUIRY".into(), way: "bsg v4".into(), micros, bounced: None };
+        let figure = |micros| Figure {
+            what: "INQUIRY".into(),
+            way: "bsg v4".into(),
+            micros,
+            ..Figure::default()
+        };
         let output = format!(
             "running 1 test\ntest a ... {}\nfigures\n{}\nok\n",
             figure(1.5).line(),

@@ -42,5 +42,7 @@ pub use target::{
     FileTarget, Hold, Memory, NotHeld, NullTarget, Op, Place, Progress, RamTarget, Request, Target,
     Work, Worker, ZoneOp, ZonedTarget,
 };
-pub use transfer::FixedTransfer;
-pub use uring_cmd::{Buffer, Cqe, CqeSize, Operation, Pointer, Region, Shape, SqeSize};
+pub use transfer::{FixedTransfer, Transfer};
+pub use uring_cmd::{
+    Buffer, Completed, Cqe, CqeSize, Operation, Pointer, Region, Ring, Shape, SqeSize,
+};

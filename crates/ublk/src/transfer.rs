@@ -3,7 +3,7 @@
 
 use std::{fs::File, mem, os::fd::AsRawFd, sync::Arc};
 
-use uring_cmd::{Operation, Sqe};
+use uring_cmd::{Buffer, Operation, Sqe};
 
 use crate::target::{Memory, Work};
 
@@ -18,7 +18,7 @@ const OP_WRITE: u8 = 23;
 
 /// A move of data between memory and a file.
 #[derive(Debug)]
-pub(crate) struct Transfer {
+pub struct Transfer {
     pub(crate) file: Arc<File>,
     /// In bytes.
     pub(crate) offset: u64,
@@ -26,6 +26,17 @@ pub(crate) struct Transfer {
     pub(crate) to_file: bool,
     pub(crate) memory: Memory,
     pub(crate) user_data: u64,
+}
+
+impl Transfer {
+    /// A whole buffer, to this byte of the file or from it.
+    ///
+    /// # Panics
+    /// If the buffer has 4 GiB or more.
+    pub fn of(file: Arc<File>, offset: u64, to_file: bool, buffer: Buffer, user_data: u64) -> Self {
+        let len = u32::try_from(buffer.len()).expect("a length has 32 bits");
+        Transfer { file, offset, len, to_file, memory: Memory::Buffer(buffer), user_data }
+    }
 }
 
 // SAFETY: a buffer stays where it is when the operation moves and is out of reach while the ring has it; a length beyond

@@ -2,6 +2,7 @@
 //! ordinary run of the tests leaves it out.
 
 mod bridge;
+mod ublk;
 
 use std::{
     sync::Arc,
@@ -156,7 +157,7 @@ fn passthrough() {
         }
         for ((way, _), micros) in ways.iter().zip(micros) {
             let (what, way) = (what.name.into(), (*way).into());
-            println!("{}", Figure { what, way, micros, bounced: None }.line());
+            println!("{}", Figure { what, way, micros, ..Figure::default() }.line());
         }
     }
 }

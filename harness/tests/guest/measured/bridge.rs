@@ -152,7 +152,7 @@ fn bridge() {
         }
         for ((way, _), (micros, bounced)) in WAYS.iter().zip(figures) {
             let (what, way) = (format!("{kib} KiB"), (*way).into());
-            println!("{}", Figure { what, way, micros, bounced }.line());
+            println!("{}", Figure { what, way, micros, bounced, ..Figure::default() }.line());
         }
     }
 }

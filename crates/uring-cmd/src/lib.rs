@@ -41,6 +41,7 @@
 mod cancel;
 pub mod feature;
 mod fixed;
+mod in_flight;
 pub mod keeper;
 mod mapped;
 pub mod memory;

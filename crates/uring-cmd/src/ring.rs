@@ -1,7 +1,7 @@
 //! The ring and the operations in flight on it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     fmt, io, mem,
     time::{Duration, Instant},
 };
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::{
     feature::SetupError,
     fixed::Fixed,
+    in_flight::InFlight,
     keeper::{self, Keep},
     mapped::{KernelRing, LooseWord},
     shape::Shape,
@@ -122,7 +123,7 @@ pub struct Completed<O> {
 pub struct Ring<O: Operation> {
     /// `None` only while the ring is being dropped.
     raw: Option<KernelRing>,
-    in_flight: BTreeMap<u64, O>,
+    in_flight: InFlight<O>,
     /// Operations pushed since the last submission.
     pushed: usize,
     /// Completions that came while another one was waited for.
@@ -138,7 +139,7 @@ impl<O: Operation> Ring<O> {
         let raw = KernelRing::new(shape).map_err(|error| SetupError::of(shape, error))?;
         Ok(Ring {
             raw: Some(raw),
-            in_flight: BTreeMap::new(),
+            in_flight: InFlight::new(),
             pushed: 0,
             early: VecDeque::new(),
             own_entries: 0,
@@ -162,7 +163,7 @@ impl<O: Operation> Ring<O> {
         let user_data = sqe.user_data;
         let refused = if user_data >= OWN_USER_DATA {
             Some(PushErrorKind::UserDataReserved(user_data))
-        } else if self.in_flight.contains_key(&user_data) {
+        } else if self.in_flight.contains(user_data) {
             Some(PushErrorKind::UserDataInUse(user_data))
         } else {
             None
@@ -230,7 +231,7 @@ impl<O: Operation> Ring<O> {
 
     fn pop(&mut self) -> Option<Completed<O>> {
         let cqe = self.raw().pop()?;
-        let operation = if cqe.has_more() { None } else { self.in_flight.remove(&cqe.user_data) };
+        let operation = if cqe.has_more() { None } else { self.in_flight.remove(cqe.user_data) };
         Some(Completed { cqe, operation })
     }
 
@@ -357,7 +358,7 @@ impl<O: Operation> Drop for Ring<O> {
     /// still write to their memory.
     fn drop(&mut self) {
         drop(self.raw.take());
-        for operation in mem::take(&mut self.in_flight).into_values() {
+        for operation in self.in_flight.take() {
             operation.abandon();
         }
     }

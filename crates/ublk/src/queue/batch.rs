@@ -84,7 +84,7 @@ impl Queue<'_> {
         self.ring.submit().map_err(QueueError::Submit)?;
         // Nobody listens any more if the start was given up; then the device is being deleted.
         let _ = fetching.send(true);
-        self.run_batches()
+        self.run()
     }
 
     fn batch(&mut self) -> &mut Batch {
@@ -93,27 +93,6 @@ impl Queue<'_> {
 
     fn batch_spec(&self) -> &BatchSpec {
         self.spec.batch.as_ref().expect("this queue works in batches")
-    }
-
-    fn run_batches(mut self) -> Result<(), QueueError> {
-        loop {
-            if self.spec.abandon.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            let next = self.wake()?;
-            self.commit_many()?;
-            match self.ring.wait(next) {
-                Ok(completed) => self.completed(completed)?,
-                Err(WaitError::Deadline { .. }) => {}
-                Err(WaitError::Idle) if self.waiting.is_empty() => return Ok(()),
-                Err(WaitError::Idle) => self.pause(next),
-                Err(error) => return Err(error.into()),
-            }
-            // What is ready together is committed together.
-            while let Some(completed) = self.ring.try_next() {
-                self.completed(completed)?;
-            }
-        }
     }
 
     /// Gives buffers for tags to the kernel.
@@ -326,7 +305,7 @@ impl Queue<'_> {
     }
 
     /// Pushes what is to be committed.
-    fn commit_many(&mut self) -> Result<(), QueueError> {
+    pub(super) fn commit_many(&mut self) -> Result<(), QueueError> {
         let batch = self.batch();
         let elements = mem::take(&mut batch.elements);
         if elements.is_empty() {

@@ -73,11 +73,15 @@ impl Queue<'_> {
 
     /// Has the target do it at once, with the first `len` bytes of the buffer as data.
     fn handle(&mut self, tag: u16, len: usize) -> Result<(), QueueError> {
-        self.ask(tag, len);
+        self.ask(tag, len)?;
         self.copy_out(tag)
     }
 
-    fn ask(&mut self, tag: u16, len: usize) {
+    fn ask(&mut self, tag: u16, len: usize) -> Result<(), QueueError> {
+        if self.target.needs_data() {
+            // It may take its time, for which those that are answered must not wait.
+            self.ring.submit().map_err(QueueError::Submit)?;
+        }
         let (queue, target) = (self.spec.queue, self.target);
         let slot = self.slot(tag);
         let descriptor = slot.descriptor;
@@ -94,6 +98,7 @@ impl Queue<'_> {
             slot.landed = request.start_sector;
         }
         slot.outcome = outcome;
+        Ok(())
     }
 
     /// Where the data of a tag's request lies on the medium, if that is a file.
@@ -121,7 +126,7 @@ impl Queue<'_> {
             None => {
                 let place = self.scratch(tag);
                 if self.op(tag).fetches() {
-                    self.ask(tag, len);
+                    self.ask(tag, len)?;
                     let buffer = self.slot(tag).buffer.take().expect("a request has its buffer");
                     let written = all(len, |done| {
                         pwrite(&place.file, &buffer[done..len], place.offset + done as u64)
@@ -203,7 +208,7 @@ impl Queue<'_> {
         if let Err(errno) = read {
             return self.failed(tag, errno);
         }
-        self.ask(tag, len);
+        self.ask(tag, len)?;
         self.done(tag)
     }
 

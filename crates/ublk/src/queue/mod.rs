@@ -118,9 +118,12 @@ impl<'a> Queue<'a> {
     fn new(spec: &'a QueueSpec, target: &'a dyn Target) -> Result<Self, QueueError> {
         let tags = u32::try_from(spec.tags.len()).expect("tags have 16 bits");
         let count = tags + if spec.batch.is_some() { batch::ENTRIES } else { 0 };
+        // The thread that makes the ring is the one that uses it: nothing has to interrupt it, and what comes while it
+        // works comes together.
+        let shape = Shape { single_issuer: true, defer_taskrun: true, ..Shape::big(count) };
         let shape = match target.worker() {
-            Some(_) => Shape::big(count),
-            None => Shape { sqe: SqeSize::Bytes64, cqe: CqeSize::Bytes16, ..Shape::big(count) },
+            Some(_) => shape,
+            None => Shape { sqe: SqeSize::Bytes64, cqe: CqeSize::Bytes16, ..shape },
         };
         let mut ring = Ring::new(&shape).map_err(QueueError::Setup)?;
         let mut scratch = None;
@@ -160,20 +163,24 @@ impl<'a> Queue<'a> {
     }
 
     fn run(mut self) -> Result<(), QueueError> {
-        loop {
-            if self.spec.abandon.load(Ordering::Relaxed) {
-                return Ok(());
+        while !self.spec.abandon.load(Ordering::Relaxed) {
+            let patience = self.wake()?;
+            if self.batch.is_some() {
+                // What is ready together is committed together.
+                self.commit_many()?;
             }
-            let next = self.wake()?;
-            match self.ring.wait(next) {
-                Ok(completed) => self.completed(completed)?,
-                Err(WaitError::Deadline { .. }) => {}
+            // What was answered since goes to the driver with the same call.
+            match self.ring.submit_and_wait(patience) {
+                Ok(()) | Err(WaitError::Deadline { .. }) => {}
                 Err(WaitError::Idle) if self.waiting.is_empty() => return Ok(()),
-                Err(WaitError::Idle) => self.pause(next),
+                Err(WaitError::Idle) => self.pause(patience),
                 Err(error) => return Err(error.into()),
             }
-            self.ring.submit().map_err(QueueError::Submit)?;
+            while let Some(completed) = self.ring.try_next() {
+                self.completed(completed)?;
+            }
         }
+        Ok(())
     }
 
     fn completed(&mut self, completed: Completed<Operation>) -> Result<(), QueueError> {
@@ -192,16 +199,19 @@ impl<'a> Queue<'a> {
     }
 
     /// Waits although nothing is in flight.
-    fn pause(&self, until: Instant) {
-        let left = until.saturating_duration_since(Instant::now());
+    fn pause(&self, left: Duration) {
         match &self.spec.faults {
             Some(faults) => faults.pause(left),
             None => std::thread::park_timeout(left),
         }
     }
 
-    /// Executes the requests that have waited long enough, and says when to look again.
-    fn wake(&mut self) -> Result<Instant, QueueError> {
+    /// Executes the requests that have waited long enough, and says how long the others can.
+    fn wake(&mut self) -> Result<Duration, QueueError> {
+        // Mostly none waits, and then nobody needs to know the time.
+        if self.waiting.is_empty() {
+            return Ok(IDLE_LOOK);
+        }
         let now = Instant::now();
         let mut next = now + IDLE_LOOK;
         for tag in std::mem::take(&mut self.waiting) {
@@ -228,7 +238,7 @@ impl<'a> Queue<'a> {
                 self.waiting.push(tag);
             }
         }
-        Ok(next)
+        Ok(next.saturating_duration_since(now))
     }
 
     /// Pushes a command about a tag.

@@ -5,7 +5,7 @@ use std::{fs::File, mem, os::fd::AsRawFd, sync::Arc};
 
 use uring_cmd::{
     Operation, Pointer, Region, Sqe,
-    sqe::{CMD_MULTISHOT, SQE_BUFFER_SELECT},
+    sqe::{CMD_MULTISHOT, SQE_BUFFER_SELECT, SQE_FIXED_FILE},
 };
 use zerocopy::IntoBytes;
 
@@ -18,10 +18,19 @@ pub(crate) enum Payload {
     Io(IoCmd),
 }
 
+/// The file of a command.
+#[derive(Debug)]
+pub(crate) enum Node {
+    /// An open one.
+    Open(Arc<File>),
+    /// The one at this place in the ring's table of files.
+    InTable(i32),
+}
+
 /// A command and everything it refers to.
 #[derive(Debug)]
 pub(crate) struct Command {
-    pub(crate) file: Arc<File>,
+    pub(crate) node: Node,
     pub(crate) cmd_op: u32,
     pub(crate) payload: Payload,
     /// Overwrites the `addr` of the payload.
@@ -35,7 +44,7 @@ pub(crate) struct Command {
 }
 
 // SAFETY: the only address in the entry is that of `memory`, whose buffer stays where it is when the
-// command moves and is out of reach while the ring has the command; `file` keeps the descriptor open.
+// command moves and is out of reach while the ring has the command; `node` keeps the descriptor open, if it is one.
 // A length that lies runs into the guard page behind the buffer. A `number` is either below 2^16, where no process has
 // memory, or pushed by a queue that lends no buffers, whose driver takes it for no address.
 unsafe impl Operation for Command {
@@ -54,8 +63,12 @@ unsafe impl Operation for Command {
                 io.as_bytes()
             }
         };
-        let sqe = Sqe::uring_cmd(self.file.as_raw_fd(), self.cmd_op, payload, self.user_data);
-        Sqe { addr: self.sqe_addr, ..sqe }
+        let (fd, flags) = match &self.node {
+            Node::Open(file) => (file.as_raw_fd(), 0),
+            Node::InTable(place) => (*place, SQE_FIXED_FILE),
+        };
+        let sqe = Sqe::uring_cmd(fd, self.cmd_op, payload, self.user_data);
+        Sqe { flags, addr: self.sqe_addr, ..sqe }
     }
 
     /// Leaks the memory and lets go of the file: a char device that stays open cannot be deleted.

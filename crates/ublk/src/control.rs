@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use uring_cmd::{Buffer, CqeSize, Pointer, Ring, Shape};
 
 use crate::{
-    command::{Command, Payload},
+    command::{Command, Node, Payload},
     error::Error,
     uapi::{CtrlCmd, ctrl, legacy},
 };
@@ -102,7 +102,7 @@ impl Control {
     pub fn begin(&mut self, op: u32, command: CtrlCmd, memory: Pointer) -> Result<u64, Error> {
         let token = self.next_token;
         let command = Command {
-            file: self.file.clone(),
+            node: Node::Open(self.file.clone()),
             cmd_op: op,
             payload: Payload::Ctrl(command),
             memory,

@@ -18,6 +18,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The system gives no event to wake queues by.
+    #[error("cannot make an event: {0}")]
+    Event(#[source] io::Error),
     /// A ring could not be set up.
     #[error("cannot set up a ring: {0}")]
     Setup(#[source] uring_cmd::SetupError),
@@ -85,9 +88,10 @@ impl Error {
         match self {
             Error::Refused { errno, .. } => Some(*errno),
             Error::Setup(source) => Errno::from_io_error(source.io_error()),
-            Error::Open { source, .. } | Error::Submit(source) | Error::Thread { source, .. } => {
-                Errno::from_io_error(source)
-            }
+            Error::Open { source, .. }
+            | Error::Event(source)
+            | Error::Submit(source)
+            | Error::Thread { source, .. } => Errno::from_io_error(source),
             Error::Push(_)
             | Error::Wait { .. }
             | Error::Stray(_)

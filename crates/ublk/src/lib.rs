@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+mod abandon;
 #[expect(unsafe_code, reason = "the promise a ring asks for about memory")]
 mod command;
 pub mod control;

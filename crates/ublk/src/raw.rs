@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use uring_cmd::{CqeSize, Either, Pointer, Ring, Shape, SqeSize, WaitError};
 
 use crate::{
-    command::{Command, Payload},
+    command::{Command, Node, Payload},
     control::open,
     descriptors::{Descriptors, probe},
     error::Error,
@@ -130,7 +130,7 @@ impl RawQueue {
     pub fn begin(&mut self, command: RawCommand) -> Result<u64, Error> {
         let RawCommand { op, q_id, tag, result, memory, number, sqe_addr } = command;
         let command = Command {
-            file: self.device.clone(),
+            node: Node::Open(self.device.clone()),
             cmd_op: op,
             payload: Payload::Io(IoCmd { q_id, tag, result, addr: 0 }),
             memory,

@@ -9,7 +9,6 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread,
@@ -19,6 +18,7 @@ use std::{
 use zerocopy::FromZeros;
 
 use crate::{
+    abandon::Abandon,
     control::{Control, open},
     error::Error,
     faults::Faults,
@@ -150,7 +150,7 @@ pub struct Server {
     info: DevInfo,
     config: Config,
     queues: Vec<QueueThread>,
-    abandon: Arc<AtomicBool>,
+    abandon: Arc<Abandon>,
     /// Somebody else's from now on, or nobody's.
     released: bool,
 }
@@ -160,8 +160,9 @@ impl Server {
     pub fn start(config: &Config, target: Arc<dyn Target>) -> Result<Self, Error> {
         let mut control = Control::open()?;
         control.set_timeout(config.timeout);
+        let abandon = Abandon::new().map_err(Error::Event)?;
         let info = control.add(&config.info)?;
-        let mut server = Server::of(control, info, config);
+        let mut server = Server::of(control, info, config, abandon);
         server.control.set_params(info.dev_id, &config.params)?;
         server.serve(&target)?;
         server.control.start(info.dev_id)?;
@@ -173,9 +174,10 @@ impl Server {
     pub fn recover(dev_id: u32, config: &Config, target: Arc<dyn Target>) -> Result<Self, Error> {
         let mut control = Control::open()?;
         control.set_timeout(config.timeout);
+        let abandon = Abandon::new().map_err(Error::Event)?;
         control.start_recovery(dev_id)?;
         let info = control.info(dev_id)?;
-        let mut server = Server::of(control, info, config);
+        let mut server = Server::of(control, info, config, abandon);
         let recovered = server.serve(&target).and_then(|()| server.control.end_recovery(dev_id));
         if let Err(error) = recovered {
             // It was not ours to delete.
@@ -185,11 +187,11 @@ impl Server {
         server.ready()
     }
 
-    fn of(mut control: Control, info: DevInfo, config: &Config) -> Self {
+    fn of(mut control: Control, info: DevInfo, config: &Config, abandon: Arc<Abandon>) -> Self {
         if Features::from_bits_retain(info.flags).contains(Features::UNPRIVILEGED_DEV) {
             control.say_path();
         }
-        let (config, abandon) = (config.clone(), Arc::default());
+        let config = config.clone();
         Server { control, info, config, queues: Vec::new(), abandon, released: false }
     }
 
@@ -245,7 +247,7 @@ impl Server {
             let left = deadline.saturating_duration_since(Instant::now());
             // `false` is a thread that ended; its reason is collected here.
             if fetched.recv_timeout(left) != Ok(true) {
-                self.abandon.store(true, Ordering::Relaxed);
+                self.abandon.say();
                 self.join(Instant::now() + self.config.timeout)?;
                 return Err(Error::NotFetching);
             }
@@ -375,7 +377,7 @@ impl Server {
     /// Ends as a server does that dies: its queues drop what they have, and nobody stops the device. Returns when they
     /// have ended. What they ended in is of no interest any more.
     pub fn leave(mut self) {
-        self.abandon.store(true, Ordering::Relaxed);
+        self.abandon.say();
         if let Err(error) = self.join(Instant::now() + self.config.timeout) {
             tracing::info!(dev_id = self.info.dev_id, %error, "a server that left");
         }
@@ -421,12 +423,12 @@ impl Server {
 
 /// Ends the queues of a [`Server`], see [`Server::give_up`].
 #[derive(Clone, Debug)]
-pub struct GiveUp(Arc<AtomicBool>);
+pub struct GiveUp(Arc<Abandon>);
 
 impl GiveUp {
     /// Has every queue drop what it has, and close the char device: requests of the server end as they do when it dies.
     pub fn now(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.say();
     }
 }
 
@@ -437,7 +439,7 @@ impl Drop for Server {
         if self.released {
             return;
         }
-        self.abandon.store(true, Ordering::Relaxed);
+        self.abandon.say();
         let ended = self.join(Instant::now() + self.config.timeout);
         let outcome = self.remove().and(ended);
         if let Err(error) = outcome {

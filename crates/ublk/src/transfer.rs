@@ -1,5 +1,5 @@
 //! What a queue's ring has beside commands for the driver: reads and writes of a file, from and to a buffer of the
-//! server's or one of the ring's table, and operations of a target's.
+//! server's or one of the ring's table, operations of a target's, and a wait for a word to the queue.
 
 use std::{fs::File, mem, os::fd::AsRawFd, sync::Arc};
 
@@ -11,6 +11,10 @@ use crate::target::{Memory, Work};
 const OP_READ_FIXED: u8 = 4;
 /// `IORING_OP_WRITE_FIXED`.
 const OP_WRITE_FIXED: u8 = 5;
+/// `IORING_OP_POLL_ADD`.
+const OP_POLL_ADD: u8 = 6;
+/// `POLLIN` (include/uapi/asm-generic/poll.h).
+const POLLIN: u32 = 1 << 0;
 /// `IORING_OP_READ`.
 const OP_READ: u8 = 22;
 /// `IORING_OP_WRITE`.
@@ -73,6 +77,30 @@ unsafe impl Operation for Transfer {
         let Transfer { memory, .. } = self;
         mem::forget(memory);
     }
+}
+
+/// Waits until a file can be read.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) file: Arc<File>,
+    pub(crate) user_data: u64,
+}
+
+// SAFETY: there is no address in the entry. `file` keeps the descriptor open.
+unsafe impl Operation for Watch {
+    fn sqe(&mut self) -> Sqe {
+        // `poll32_events` of the kernel's union is where a command has its flags.
+        Sqe {
+            opcode: OP_POLL_ADD,
+            fd: self.file.as_raw_fd(),
+            uring_cmd_flags: POLLIN,
+            user_data: self.user_data,
+            ..Sqe::zeroed()
+        }
+    }
+
+    /// Lets go of everything: there is no memory.
+    fn abandon(self) {}
 }
 
 /// An operation of a target's.

@@ -1,10 +1,15 @@
-//! The ring's tables: registered buffers and credentials.
+//! The ring's tables: registered buffers, files and credentials.
 //!
 //! The kernel pins the pages of a registered buffer, so that a command with [`crate::sqe::CMD_FIXED`] reaches those
 //! pages and no address. A driver can put buffers of its own into the same table (ublk does); they have no address
 //! here, only offsets.
 
-use std::{io, os::fd::AsRawFd, ptr, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr,
+    sync::Arc,
+};
 
 use rustix::io_uring::{IoringRegisterOp, io_uring_ptr, io_uring_rsrc_update2, iovec};
 
@@ -17,6 +22,7 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Fixed {
     regions: Vec<Option<Arc<Region>>>,
+    pub(crate) has_files: bool,
 }
 
 /// `struct io_uring_clone_buffers` (include/uapi/linux/io_uring.h): without `nr`, all buffers.
@@ -99,6 +105,19 @@ impl<O: Operation> Ring<O> {
         // kernel's own.
         unsafe { self.raw().register(op, &raw const source, 1)? };
         self.fixed.regions.clone_from(&other.fixed.regions);
+        Ok(())
+    }
+
+    /// Makes a table of files, by position, for entries with [`crate::sqe::SQE_FIXED_FILE`], which need not look for
+    /// their file. The ring keeps them open as long as it is there; operations in flight keep theirs beyond that. EBUSY
+    /// if there is a table already.
+    pub fn register_files(&mut self, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let descriptors: Vec<i32> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        let count = u32::try_from(descriptors.len()).map_err(io::Error::other)?;
+        let op = IoringRegisterOp::RegisterFiles;
+        // SAFETY: an array of so many descriptors.
+        unsafe { self.raw().register(op, descriptors.as_ptr(), count)? };
+        self.fixed.has_files = true;
         Ok(())
     }
 

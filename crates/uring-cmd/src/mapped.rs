@@ -78,10 +78,15 @@ impl Mapping {
     }
 
     fn word(&self, offset: u32) -> &AtomicU32 {
-        let at = self.at(index(offset), 4).cast::<u32>();
-        // SAFETY: inside the mapping, which lives as long as `self`; the kernel aligns its words and
-        // accesses them atomically.
-        unsafe { AtomicU32::from_ptr(at) }
+        &self.words(offset, 1)[0]
+    }
+
+    fn words(&self, offset: u32, count: usize) -> &[AtomicU32] {
+        assert!(offset.is_multiple_of(4), "between two words");
+        let at = self.at(index(offset), 4 * count).cast::<AtomicU32>();
+        // SAFETY: inside the mapping, which begins at a page and lives as long as `self`; the kernel accesses its words
+        // atomically.
+        unsafe { std::slice::from_raw_parts(at, count) }
     }
 }
 
@@ -127,6 +132,12 @@ pub(crate) struct KernelRing {
     cqe: CqeSize,
     /// Where the next entry goes; the kernel sees it when it is published.
     tail: u32,
+    /// How far the kernel had taken entries when that was last looked at.
+    taken: u32,
+    /// The next completion.
+    next: u32,
+    /// How far there were completions when that was last looked at.
+    posted: u32,
     /// Link flags of the entry before.
     linked: u8,
 }
@@ -165,7 +176,19 @@ impl KernelRing {
             rings.word(params.sq_off.array + 4 * slot).store(slot, Ordering::Relaxed);
         }
         let (sqe, cqe) = (shape.sqe, shape.cqe);
-        Ok(KernelRing { fd, params, rings, entries, sqe, cqe, tail: 0, linked: 0 })
+        Ok(KernelRing {
+            fd,
+            params,
+            rings,
+            entries,
+            sqe,
+            cqe,
+            tail: 0,
+            taken: 0,
+            next: 0,
+            posted: 0,
+            linked: 0,
+        })
     }
 
     fn head(&self) -> u32 {
@@ -187,8 +210,12 @@ impl KernelRing {
         let slots = if self.sqe == SqeSize::Mixed && sqe.is_wide() { 2 } else { 1 };
         // Both halves of an entry lie side by side (io_uring.c:io_init_req): the last slot cannot begin one.
         let padding = u32::from(slots == 2 && self.tail & mask == mask);
-        if self.params.sq_entries - self.taken_by_us() < slots + padding {
-            return false;
+        let free = |ring: &Self| ring.params.sq_entries - ring.tail.wrapping_sub(ring.taken);
+        if free(self) < slots + padding {
+            self.taken = self.head();
+            if free(self) < slots + padding {
+                return false;
+            }
         }
         if padding == 1 {
             let nop =
@@ -205,10 +232,10 @@ impl KernelRing {
 
     /// Copies the first `len` bytes of an entry to the tail, in words: somebody may have a [`LooseWord`] there.
     fn write(&mut self, sqe: &Sqe, len: usize) {
-        let start = self.slot(self.tail);
         let words = sqe.as_bytes()[..len].as_chunks().0;
-        for (word, at) in words.iter().zip((start..).step_by(4)) {
-            self.entries.word(at).store(u32::from_ne_bytes(*word), Ordering::Relaxed);
+        let at = self.entries.words(self.slot(self.tail), words.len());
+        for (word, at) in words.iter().zip(at) {
+            at.store(u32::from_ne_bytes(*word), Ordering::Relaxed);
         }
     }
 
@@ -241,17 +268,18 @@ impl KernelRing {
 
     /// Whether there is a completion to take, or an entry that only fills the end of the queue.
     pub(crate) fn has_completion(&self) -> bool {
-        let head = self.rings.word(self.params.cq_off.head).load(Ordering::Relaxed);
-        head != self.rings.word(self.params.cq_off.tail).load(Ordering::Acquire)
+        self.next != self.rings.word(self.params.cq_off.tail).load(Ordering::Acquire)
     }
 
     /// Takes the next completion, if there is one.
     pub(crate) fn pop(&mut self) -> Option<Cqe> {
         loop {
-            let head = self.rings.word(self.params.cq_off.head).load(Ordering::Relaxed);
-            let tail = self.rings.word(self.params.cq_off.tail).load(Ordering::Acquire);
-            if head == tail {
-                return None;
+            let head = self.next;
+            if head == self.posted {
+                self.posted = self.rings.word(self.params.cq_off.tail).load(Ordering::Acquire);
+                if head == self.posted {
+                    return None;
+                }
             }
             let slot = index(head & (self.params.cq_entries - 1));
             let slot_len = if self.cqe == CqeSize::Bytes32 { 32 } else { 16 };
@@ -263,6 +291,7 @@ impl KernelRing {
             let big =
                 (self.cqe == CqeSize::Bytes32 || is_wide).then(|| self.cqe_words(offset + 16));
             let next = head.wrapping_add(1 + u32::from(is_wide));
+            self.next = next;
             self.rings.word(self.params.cq_off.head).store(next, Ordering::Release);
             let fills_the_end = self.cqe == CqeSize::Mixed && flags & CQE_F_SKIP != 0;
             if !fills_the_end && user_data != PADDING {
@@ -278,8 +307,9 @@ impl KernelRing {
         unsafe { at.read_volatile() }
     }
 
-    /// `io_uring_enter`: hands over `to_submit` slots, and waits for `min_complete` completions if there is
-    /// a `timeout`. Returns how many slots were taken.
+    /// `io_uring_enter`: hands over `to_submit` slots, and waits for `min_complete` completions, no longer than a
+    /// `timeout` if there is one; with a `timeout` and none to wait for, runs what the kernel has put off. Returns how
+    /// many slots were taken.
     pub(crate) fn enter(
         &self,
         to_submit: u32,
@@ -289,6 +319,9 @@ impl KernelRing {
         let mut flags = IoringEnterFlags::empty();
         if self.sq_flags() & SQ_NEED_WAKEUP != 0 {
             flags |= IoringEnterFlags::SQ_WAKEUP;
+        }
+        if min_complete > 0 {
+            flags |= IoringEnterFlags::GETEVENTS;
         }
         let Some(timeout) = timeout else {
             // SAFETY: no argument; whoever pushed has promised for the memory behind the entries.
@@ -341,6 +374,13 @@ impl KernelRing {
     ) -> io::Result<u32> {
         // SAFETY: the caller's promise.
         Ok(unsafe { io_uring_register(self.fd.as_fd(), op, arg.cast::<c_void>(), count)? })
+    }
+
+    /// Ends the table of files at once: a ring that is closed keeps its own for a while.
+    pub(crate) fn unregister_files(&self) -> io::Result<()> {
+        let op = IoringRegisterOp::UnregisterFiles;
+        // SAFETY: the operation takes nothing.
+        unsafe { self.register(op, ptr::null::<u8>(), 0) }.map(drop)
     }
 
     /// What operations the kernel has.

@@ -161,23 +161,19 @@ impl<O: Operation> Ring<O> {
     pub fn push(&mut self, mut operation: O) -> Result<u64, PushError<O>> {
         let sqe = operation.sqe();
         let user_data = sqe.user_data;
-        let refused = if user_data >= OWN_USER_DATA {
-            Some(PushErrorKind::UserDataReserved(user_data))
-        } else if self.in_flight.contains(user_data) {
-            Some(PushErrorKind::UserDataInUse(user_data))
-        } else {
-            None
-        };
-        if let Some(kind) = refused {
-            return Err(PushError { operation, kind });
+        if user_data >= OWN_USER_DATA {
+            return Err(PushError { operation, kind: PushErrorKind::UserDataReserved(user_data) });
+        }
+        if let Err(operation) = self.in_flight.insert(user_data, operation) {
+            return Err(PushError { operation, kind: PushErrorKind::UserDataInUse(user_data) });
         }
         // SAFETY: by the contract of `Operation` all memory belongs to the operation, which stays in
         // `in_flight`, untouched, until its last completion; `drop` leaks those that remain.
         if !unsafe { self.raw().push(&sqe) } {
+            let operation = self.in_flight.remove(user_data).expect("it was just put there");
             return Err(PushError { operation, kind: PushErrorKind::Full });
         }
         self.pushed += 1;
-        self.in_flight.insert(user_data, operation);
         Ok(user_data)
     }
 
@@ -244,8 +240,8 @@ impl<O: Operation> Ring<O> {
     }
 
     /// Submits what was pushed and waits, in the same system call, until [`Ring::try_next`] has a completion, at most so
-    /// long. An error of [`Ring::wait`]'s says why it has none.
-    pub fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), WaitError> {
+    /// long if there is a `timeout`. An error of [`Ring::wait`]'s says why it has none.
+    pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> Result<(), WaitError> {
         let left = self.raw().publish();
         if !self.early.is_empty() || self.in_flight.is_empty() || self.raw().is_polled() {
             self.submit().map_err(WaitError::Enter)?;
@@ -268,8 +264,8 @@ impl<O: Operation> Ring<O> {
     }
 
     /// Hands over published entries and waits for a completion; returns how many were taken.
-    fn enter_and_wait(&mut self, left: u32, timeout: Duration) -> Result<u32, WaitError> {
-        match self.raw().enter(left, 1, Some(timeout)) {
+    fn enter_and_wait(&mut self, left: u32, timeout: Option<Duration>) -> Result<u32, WaitError> {
+        match self.raw().enter(left, 1, timeout) {
             Ok(taken) => Ok(taken),
             // The time is over, a signal came, or completions wait for room: a look says what is there.
             Err(error)
@@ -357,6 +353,10 @@ impl<O: Operation> Drop for Ring<O> {
     /// Abandons the operations in flight: closing a ring does not wait for the drivers, which may
     /// still write to their memory.
     fn drop(&mut self) {
+        if self.fixed.has_files {
+            // Another thread than the owner's may not, and then they are closed a little later.
+            let _later = self.raw().unregister_files();
+        }
         drop(self.raw.take());
         for operation in self.in_flight.take() {
             operation.abandon();

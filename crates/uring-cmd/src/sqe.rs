@@ -17,6 +17,8 @@ pub const OP_NOP128: u8 = 63;
 /// `IORING_OP_URING_CMD128`, `URING_CMD` with 128 bytes on a mixed ring.
 pub const OP_URING_CMD128: u8 = 64;
 
+/// `IOSQE_FIXED_FILE`: `fd` is a place in the ring's table of files.
+pub const SQE_FIXED_FILE: u8 = 1 << 0;
 /// `IOSQE_IO_DRAIN`: begins when all before it are complete.
 pub const SQE_IO_DRAIN: u8 = 1 << 1;
 /// `IOSQE_IO_LINK`: the next entry begins when this one is complete, and is cancelled if it fails.

@@ -127,10 +127,11 @@ fn one_call_submits_and_waits(#[values(false, true)] defer_taskrun: bool) {
     let shape = Shape { single_issuer: defer_taskrun, defer_taskrun, ..Shape::big(4) };
     let Some(mut ring) = ring(&shape) else { return };
     let long = Duration::from_secs(20);
-    assert!(matches!(ring.submit_and_wait(long), Err(WaitError::Idle)));
+    let limit = Some(long);
+    assert!(matches!(ring.submit_and_wait(limit), Err(WaitError::Idle)));
     let (read_end, write_end) = rustix::pipe::pipe().expect("a pipe");
     ring.push(op(OP_READ, &Arc::new(read_end), 1)).expect("room");
-    let waited = ring.submit_and_wait(Duration::from_millis(20));
+    let waited = ring.submit_and_wait(Some(Duration::from_millis(20)));
     assert!(matches!(waited, Err(WaitError::Deadline { in_flight: 1 })), "{waited:?}");
 
     // No operation has this number (include/uapi/linux/io_uring.h).
@@ -139,7 +140,7 @@ fn one_call_submits_and_waits(#[values(false, true)] defer_taskrun: bool) {
     let mut results = Vec::new();
     let started = Instant::now();
     while results.len() < 2 {
-        ring.submit_and_wait(long).expect("completed");
+        ring.submit_and_wait(limit).expect("completed");
         results.extend(std::iter::from_fn(|| ring.try_next()).map(|done| done.cqe));
     }
     let results = results.iter().map(|cqe| (cqe.user_data, cqe.res)).collect::<Vec<_>>();
@@ -147,7 +148,7 @@ fn one_call_submits_and_waits(#[values(false, true)] defer_taskrun: bool) {
     assert!(started.elapsed() < long, "it waited for what it had not submitted");
 
     File::from(write_end).write_all(b"late").expect("the pipe has a reader");
-    ring.submit_and_wait(long).expect("the pipe is readable now");
+    ring.submit_and_wait(None).expect("the pipe is readable now");
     assert_eq!(ring.try_next().expect("it was said").cqe.res, 4);
     assert!(ring.try_next().is_none());
 }

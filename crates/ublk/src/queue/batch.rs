@@ -3,7 +3,7 @@
 
 use std::{
     mem, process,
-    sync::{Arc, atomic::Ordering, mpsc::Sender},
+    sync::{Arc, mpsc::Sender},
     time::Instant,
 };
 
@@ -104,7 +104,7 @@ impl Queue<'_> {
     }
 
     fn push_batch(&mut self, command: BatchCommand) -> Result<(), QueueError> {
-        let operation = Either::Second(Either::Second(Either::Second(command)));
+        let operation = Either::Second(Either::Second(Either::Second(Either::First(command))));
         self.ring.push(operation).map_err(|refused| refused.kind)?;
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Queue<'_> {
                         return Ok(());
                     }
                 }
-                Err(WaitError::Deadline { .. }) if !self.spec.abandon.load(Ordering::Relaxed) => {}
+                Err(WaitError::Deadline { .. }) if !self.spec.abandon.is_said() => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -52,8 +52,8 @@ impl Queue<'_> {
             return self.handle(tag, 0);
         }
         match self.spec.mode {
+            _ if !self.needs_data => self.handle(tag, 0),
             DataMode::Copy | DataMode::GetData => self.by_buffer(tag, len),
-            _ if !self.target.needs_data() => self.handle(tag, 0),
             DataMode::UserCopy => match self.copy_in(tag, len) {
                 Ok(()) => self.by_buffer(tag, len),
                 Err(errno) => self.failed(tag, errno),
@@ -78,15 +78,18 @@ impl Queue<'_> {
     }
 
     fn ask(&mut self, tag: u16, len: usize) -> Result<(), QueueError> {
-        if self.target.needs_data() {
+        if self.needs_data {
             // It may take its time, for which those that are answered must not wait.
             self.ring.submit().map_err(QueueError::Submit)?;
         }
         let (queue, target) = (self.spec.queue, self.target);
         let slot = self.slot(tag);
         let descriptor = slot.descriptor;
-        let buffer = slot.buffer.as_mut().expect("a request has its buffer");
-        let mut request = Slot::request(&descriptor, queue, tag, &mut buffer[..len]);
+        let data = match len {
+            0 => &mut [],
+            len => &mut slot.buffer.as_mut().expect("a request has its buffer")[..len],
+        };
+        let mut request = Slot::request(&descriptor, queue, tag, data);
         request.metadata = &mut slot.metadata;
         if request.op == Op::ReportZones {
             // An entry without a length ends the report; the bytes of the last request must not make more of it.
@@ -240,7 +243,7 @@ impl Queue<'_> {
 
     /// In user copy mode, brings what was read to the application.
     pub(super) fn copy_out(&mut self, tag: u16) -> Result<(), QueueError> {
-        let copies = self.spec.mode == DataMode::UserCopy && self.target.needs_data();
+        let copies = self.needs_data && self.spec.mode == DataMode::UserCopy;
         if let (true, true, Ok(bytes)) = (copies, self.op(tag).fetches(), self.slot(tag).outcome) {
             let limit = self.slot(tag).data_len();
             let len = usize::try_from(limit.min(bytes.into())).expect("it fits the buffer");

@@ -17,8 +17,8 @@ pub enum QueueError {
     /// There is no memory for data buffers.
     #[error("no memory for data buffers: {0}")]
     Memory(#[source] std::io::Error),
-    /// The ring could not get its table of buffers.
-    #[error("cannot make a table of buffers: {0}")]
+    /// The ring could not get its tables of buffers and files.
+    #[error("cannot make a table of buffers or files: {0}")]
     Register(#[source] std::io::Error),
     /// The ring takes no more commands.
     #[error("cannot push a command: {0}")]

@@ -10,12 +10,9 @@ mod work;
 use std::{
     fs::File,
     ops::Range,
+    os::fd::AsFd,
     process,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::Sender,
-    },
+    sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
 
@@ -28,12 +25,13 @@ pub use self::error::QueueError;
 pub(crate) use self::pool::Pool;
 use self::slot::{Slot, Stage, Until};
 use crate::{
-    command::{BatchCommand, Command, Payload},
+    abandon::Abandon,
+    command::{BatchCommand, Command, Node, Payload},
     descriptors::Descriptors,
     faults::Faults,
     mode::{DataMode, Fallback},
     target::Target,
-    transfer::{Transfer, Working},
+    transfer::{Transfer, Watch, Working},
     uapi::{IoCmd, ParamIntegrity, auto_buf, fetch_result, io as io_op},
 };
 
@@ -57,7 +55,7 @@ pub(crate) struct QueueSpec {
     /// The device is one with [`crate::Features::BATCH_IO`].
     pub(crate) batch: Option<BatchSpec>,
     /// Ends the queue whatever it has.
-    pub(crate) abandon: Arc<AtomicBool>,
+    pub(crate) abandon: Arc<Abandon>,
 }
 
 /// What is different about a queue whose tags are fetched and committed in batches. Any of its threads may get any tag.
@@ -70,7 +68,7 @@ pub(crate) struct BatchSpec {
     pub(crate) zoned: bool,
 }
 
-/// How often an idle queue looks whether it is abandoned.
+/// How often a queue that has nothing but requests that wait looks whether it is abandoned.
 const IDLE_LOOK: Duration = Duration::from_millis(100);
 
 /// How often a queue that holds requests looks whether they are released.
@@ -79,7 +77,15 @@ const HELD_LOOK: Duration = Duration::from_millis(5);
 /// Exit status of a server that dies by a fault, for whoever waits for the process.
 const DIED: i32 = 86;
 
-type Operation = Either<Command, Either<Transfer, Either<Working, BatchCommand>>>;
+type Operation = Either<Command, Either<Transfer, Either<Working, Either<BatchCommand, Watch>>>>;
+
+/// Place of the char device in the ring's table of files.
+const DEVICE: i32 = 0;
+
+/// `user_data` of the wait for the word to end; tags have 16 bits, and batches count from there.
+const WATCH: u64 = u64::MAX;
+/// Operations in flight that are about no tag, nor about batches.
+const WATCHES: usize = 1;
 
 /// Serves tags until their device is stopped. Sends `true` on `fetching` once
 /// every one is fetched.
@@ -89,6 +95,7 @@ pub(crate) fn serve(
     fetching: &Sender<bool>,
 ) -> Result<(), QueueError> {
     let mut queue = Queue::new(&spec, target)?;
+    queue.watch()?;
     if queue.batch.is_some() {
         return queue.serve_batches(fetching);
     }
@@ -104,6 +111,8 @@ pub(crate) fn serve(
 struct Queue<'a> {
     spec: &'a QueueSpec,
     target: &'a dyn Target,
+    /// [`Target::needs_data`].
+    needs_data: bool,
     ring: Ring<Operation>,
     descriptors: Descriptors,
     /// A file as long as all buffers, through which a target without one gets registered data.
@@ -126,6 +135,7 @@ impl<'a> Queue<'a> {
             None => Shape { sqe: SqeSize::Bytes64, cqe: CqeSize::Bytes16, ..shape },
         };
         let mut ring = Ring::new(&shape).map_err(QueueError::Setup)?;
+        ring.register_files(&[spec.device.as_fd()]).map_err(QueueError::Register)?;
         let mut scratch = None;
         if spec.mode.registers() {
             ring.register_buffers(&vec![None; spec.tags.len()]).map_err(QueueError::Register)?;
@@ -149,12 +159,23 @@ impl<'a> Queue<'a> {
             slots.push(Slot::new(buffer));
         }
         let batch = spec.batch.as_ref().map(|batch| Batch::new(spec, batch, buffer_len));
-        let (batch, waiting) = (batch.transpose()?, Vec::new());
-        Ok(Queue { spec, target, ring, descriptors, scratch, slots, waiting, batch })
+        let (batch, needs_data, waiting) = (batch.transpose()?, target.needs_data(), Vec::new());
+        Ok(Queue { spec, target, needs_data, ring, descriptors, scratch, slots, waiting, batch })
     }
 
     fn slot(&mut self, tag: u16) -> &mut Slot {
         &mut self.slots[usize::from(tag - self.spec.tags.start)]
+    }
+
+    /// Has the word to end wake the queue.
+    fn watch(&mut self) -> Result<(), QueueError> {
+        let watch = Watch { file: self.spec.abandon.event(), user_data: WATCH };
+        let watch = Either::Second(Either::Second(watch));
+        let operation = Either::Second(Either::Second(watch));
+        self.ring.push(operation).map_err(|refused| refused.kind)?;
+        // The fetches need all the room there is.
+        self.ring.submit().map_err(QueueError::Submit)?;
+        Ok(())
     }
 
     /// The place of a tag in the ring's table.
@@ -163,17 +184,20 @@ impl<'a> Queue<'a> {
     }
 
     fn run(mut self) -> Result<(), QueueError> {
-        while !self.spec.abandon.load(Ordering::Relaxed) {
+        while !self.spec.abandon.is_said() {
             let patience = self.wake()?;
             if self.batch.is_some() {
                 // What is ready together is committed together.
                 self.commit_many()?;
             }
+            if self.ring.in_flight() == WATCHES {
+                let Some(patience) = patience else { return Ok(()) };
+                self.pause(patience);
+                continue;
+            }
             // What was answered since goes to the driver with the same call.
             match self.ring.submit_and_wait(patience) {
                 Ok(()) | Err(WaitError::Deadline { .. }) => {}
-                Err(WaitError::Idle) if self.waiting.is_empty() => return Ok(()),
-                Err(WaitError::Idle) => self.pause(patience),
                 Err(error) => return Err(error.into()),
             }
             while let Some(completed) = self.ring.try_next() {
@@ -191,9 +215,11 @@ impl<'a> Queue<'a> {
             Some(Either::Second(Either::Second(Either::First(working)))) => {
                 self.worked(working, cqe)
             }
-            Some(Either::Second(Either::Second(Either::Second(batch)))) => {
+            Some(Either::Second(Either::Second(Either::Second(Either::First(batch))))) => {
                 self.batch_answered(batch, cqe)
             }
+            // The word is said.
+            Some(Either::Second(Either::Second(Either::Second(Either::Second(_))))) => Ok(()),
             None => self.brought(cqe),
         }
     }
@@ -206,11 +232,11 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Executes the requests that have waited long enough, and says how long the others can.
-    fn wake(&mut self) -> Result<Duration, QueueError> {
-        // Mostly none waits, and then nobody needs to know the time.
+    /// Executes the requests that have waited long enough, and says how long the others can; `None` if there is none.
+    fn wake(&mut self) -> Result<Option<Duration>, QueueError> {
+        // Mostly so, and then nobody needs to know the time.
         if self.waiting.is_empty() {
-            return Ok(IDLE_LOOK);
+            return Ok(None);
         }
         let now = Instant::now();
         let mut next = now + IDLE_LOOK;
@@ -238,7 +264,9 @@ impl<'a> Queue<'a> {
                 self.waiting.push(tag);
             }
         }
-        Ok(next.saturating_duration_since(now))
+        // None waits any more: what was begun just now has an operation in flight.
+        let left = next.saturating_duration_since(now);
+        Ok((!self.waiting.is_empty()).then_some(left))
     }
 
     /// Pushes a command about a tag.
@@ -260,9 +288,8 @@ impl<'a> Queue<'a> {
             (DataMode::AutoBuf, false) => self.auto_buf(tag),
             _ => 0,
         };
-        let file = self.spec.device.clone();
-        let user_data = tag.into();
-        let command = Command { file, cmd_op, payload, memory, number, sqe_addr, user_data };
+        let (node, user_data) = (Node::InTable(DEVICE), tag.into());
+        let command = Command { node, cmd_op, payload, memory, number, sqe_addr, user_data };
         self.ring.push(Either::First(command)).map_err(|refused| refused.kind)?;
         Ok(())
     }
@@ -325,16 +352,12 @@ impl<'a> Queue<'a> {
     /// A request has come.
     fn delivered(&mut self, tag: u16) -> Result<(), QueueError> {
         let descriptor = self.descriptors.read(tag);
-        let (faults, queue) = (self.spec.faults.clone(), self.spec.queue);
+        let (spec, queue) = (self.spec, self.spec.queue);
         let slot = self.slot(tag);
         slot.begin(descriptor);
+        let Some(faults) = &spec.faults else { return self.execute(tag) };
         let event = slot.event(queue, tag);
-        let Some((faults, effect)) = faults.and_then(|faults| {
-            let effect = faults.decide(&event)?;
-            Some((faults, effect))
-        }) else {
-            return self.execute(tag);
-        };
+        let Some(effect) = faults.decide(&event) else { return self.execute(tag) };
         if effect.die == Some(DiePoint::Fetched) {
             process::exit(DIED);
         }

@@ -22,7 +22,6 @@ use rustix::{
 };
 use ublk::{Buffer, Control, CqeSize, DataMode, Ring, Shape, SqeSize, Transfer};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests that each queue of a server takes at once: more than any load has.
 const DEPTH: &str = "64";
 /// Each measurement is as many pieces, between which the other server has its turn.
@@ -187,7 +186,7 @@ fn apply(disk: &Arc<File>, load: &Load, count: u32) {
         left -= 1;
     }
     while ring.in_flight() > 0 {
-        ring.submit_and_wait(PATIENCE).expect("completions");
+        ring.submit_and_wait(None).expect("completions");
         while let Some(done) = ring.try_next() {
             assert_eq!(usize::try_from(done.cqe.res), Ok(load.len), "{}", load.name);
             if left > 0 {
@@ -243,24 +242,24 @@ fn round(programs: &[Program]) {
         }
         let start = |program: &Program| {
             let server = Server::start(*program, (ours, kublk), cpus);
-            let disk = server.disk();
-            (server, disk)
+            // In this order: a device that is open cannot be deleted.
+            (server.disk(), server)
         };
         let servers: Vec<_> = programs.iter().map(start).collect();
         for load in &LOADS {
             let mut sums = vec![Sum::default(); servers.len()];
-            for (_, disk) in &servers {
+            for (disk, _) in &servers {
                 run(disk, load, 2 * load.depth, cpus);
             }
             for piece in 0..PIECES as usize * servers.len() {
                 let at = (piece + first) % servers.len();
-                sums[at].piece(&servers[at].0, &servers[at].1, load, cpus);
+                sums[at].piece(&servers[at].1, &servers[at].0, load, cpus);
             }
-            for ((server, _), sum) in servers.iter().zip(sums) {
+            for ((_, server), sum) in servers.iter().zip(sums) {
                 println!("{}", sum.figure(load, ours, server.program).line());
             }
         }
-        for (server, disk) in servers {
+        for (disk, server) in servers {
             drop(disk);
             server.end();
         }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    bench_passthrough::measure(&args.shared, TEST, table)
+    bench_passthrough::measure(&args.shared, TEST, false, table)
 }
 
 /// KiB of what was measured, which its name begins with.

@@ -64,19 +64,21 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    measure(args, passthrough::TEST, table)
+    measure(args, passthrough::TEST, false, table)
 }
 
-/// Runs a test that measures, round by round, and prints a table of its figures.
+/// Runs a test that measures, round by round, and prints a table of its figures. `released_ublk` is whether it measures
+/// the program `sensecheck-ublk`.
 pub(crate) fn measure(
     args: &Args,
     test: &str,
+    released_ublk: bool,
     table: impl Fn(&Measured) -> String,
 ) -> anyhow::Result<u8> {
     let Subject::Kernel(kernel) = args.kernel.subject()? else {
         anyhow::bail!("one kernel is measured at a time: give --kernel instead of --compare");
     };
-    let ending = match passthrough::run(&request(args, test), &kernel) {
+    let ending = match passthrough::run(&request(args, test, released_ublk), &kernel) {
         Err(_) if host::interrupt::pending() => return Ok(exit::INTERRUPTED),
         result => result?,
     };
@@ -92,13 +94,14 @@ pub(crate) fn measure(
     Ok(exit::PASS)
 }
 
-fn request(args: &Args, test: &str) -> rig::Request {
+fn request(args: &Args, test: &str, released_ublk: bool) -> rig::Request {
     rig::Request {
         workspace: crate::workspace(),
         filters: vec![test.to_owned()],
         exact: true,
         apt: args.apt(),
         accel: Wish::Auto,
+        released_ublk,
         options: Options {
             repeat: args.rounds,
             fail_fast: true,

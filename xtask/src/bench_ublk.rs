@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             }
         }
     };
-    bench_passthrough::measure(&args.shared, test, table)
+    bench_passthrough::measure(&args.shared, test, true, table)
 }
 
 /// Has the other server in the cache.

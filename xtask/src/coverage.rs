@@ -63,6 +63,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         exact: args.exact,
         apt: apt::Options { mirror: args.mirror.clone(), keyring: args.keyring.clone() },
         accel: Wish::Only(Accel::Tcg),
+        released_ublk: false,
         options,
         expectations: None,
     };

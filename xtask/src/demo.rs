@@ -65,6 +65,7 @@ fn request(args: &Args) -> rig::Request {
         exact: false,
         apt: apt::Options { mirror: args.mirror.clone(), keyring: None },
         accel: Wish::Auto,
+        released_ublk: false,
         options: Options {
             seed: vm_test::seed_from_clock(),
             cases: 1,

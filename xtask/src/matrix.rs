@@ -86,6 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             exact: false,
             apt: apt::Options { mirror: args.mirror.clone(), keyring: args.keyring.clone() },
             accel: Wish::Auto,
+            released_ublk: false,
             options: options(),
             expectations: None,
         },

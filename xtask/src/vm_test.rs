@@ -174,6 +174,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         exact: args.exact,
         apt: apt::Options { mirror: args.mirror.clone(), keyring: args.keyring.clone() },
         accel,
+        released_ublk: false,
         options,
         expectations: args.expectations.clone(),
     };

@@ -56,6 +56,15 @@ pub fn build(workspace: &Path) -> Result<Binaries, BuildError> {
     Ok(Binaries { agent, tests, ublk, target })
 }
 
+/// Builds `sensecheck-ublk` for the guest as its users build it, and returns its path.
+pub fn released_ublk(workspace: &Path) -> Result<PathBuf, BuildError> {
+    let mut command = cargo(workspace);
+    command.args(["--release", "--target", GUEST_TARGET]);
+    command.args(["--package", "ublk-tool", "--bin", "sensecheck-ublk"]);
+    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", GUEST_FLAGS);
+    find(&executables(command)?, "sensecheck-ublk")
+}
+
 /// Builds `sensecheck-target` alone, and returns its path.
 pub fn daemon(workspace: &Path) -> Result<PathBuf, BuildError> {
     let mut command = cargo(workspace);

@@ -51,6 +51,8 @@ pub struct Request {
     pub accel: Wish,
     /// How to run the tests.
     pub options: Options,
+    /// `sensecheck-ublk` as its users build it: its speed is measured.
+    pub released_ublk: bool,
     /// The expectations file, if not the checkout's own.
     pub expectations: Option<PathBuf>,
 }
@@ -104,7 +106,10 @@ impl Rig {
         let terminal = Terminal::new();
         let cache = Cache::open()?;
         let stage = Instant::now();
-        let binaries = cargo::build(&request.workspace)?;
+        let mut binaries = cargo::build(&request.workspace)?;
+        if request.released_ublk {
+            binaries.ublk = cargo::released_ublk(&request.workspace)?;
+        }
         let tests = Catalog::of(&binaries.tests)?.select(&request.filters, request.exact);
         let build = stage.elapsed();
         let usual = || request.workspace.join("harness/expectations.toml");

@@ -137,6 +137,7 @@ fn rig_request(request: &Request) -> rig::Request {
         exact: false,
         apt: request.apt.clone(),
         accel: request.accel,
+        released_ublk: false,
         options,
         expectations: None,
     }

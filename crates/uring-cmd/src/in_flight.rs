@@ -48,6 +48,13 @@ impl<O> InFlight<O> {
         Ok(place.insert(operation))
     }
 
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut O> {
+        match Self::place(number) {
+            Some(place) => self.places.get_mut(place)?.as_mut(),
+            None => self.others.get_mut(&number)?.as_mut(),
+        }
+    }
+
     pub(crate) fn remove(&mut self, number: u64) -> Option<O> {
         let removed = match Self::place(number) {
             Some(place) => self.places.get_mut(place)?.take(),
@@ -75,6 +82,8 @@ mod tests {
             assert_eq!(in_flight.insert(number, number), Ok(&mut number.clone()));
             assert_eq!(in_flight.insert(number, 99), Err(99), "{number} is in flight");
         }
+        assert_eq!(in_flight.get_mut(PLACES), Some(&mut PLACES.clone()));
+        assert_eq!([8, PLACES + 1].map(|number| in_flight.get_mut(number).is_some()), [false; 2]);
         let absent = [8, PLACES + 1].map(|number| in_flight.remove(number));
         assert_eq!((in_flight.len(), absent), (5, [None, None]));
         assert_eq!([PLACES, 7].map(|number| in_flight.remove(number)), [Some(PLACES), Some(7)]);

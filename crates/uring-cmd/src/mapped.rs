@@ -200,6 +200,17 @@ impl KernelRing {
         self.tail.wrapping_sub(self.head())
     }
 
+    /// Whether there is room for any entry.
+    pub(crate) fn has_room(&mut self) -> bool {
+        // A large one in a mixed queue, and what fills the end before it.
+        const MOST: u32 = 3;
+        let free = |ring: &Self| ring.params.sq_entries - ring.tail.wrapping_sub(ring.taken);
+        if free(self) < MOST {
+            self.taken = self.head();
+        }
+        free(self) >= if self.sqe == SqeSize::Mixed { MOST } else { 1 }
+    }
+
     /// Copies an entry into the submission queue, where the kernel does not look before [`Self::publish`];
     /// `false` if there is no room.
     ///

@@ -225,10 +225,45 @@ impl<O: Operation> Ring<O> {
         }
     }
 
+    /// The same, but an operation that `again` accepts, having changed it as it likes, is pushed again where it is, and the
+    /// next completion is looked at. Its `user_data` must stay what it is.
+    ///
+    /// # Panics
+    /// If an operation that goes again has another `user_data`.
+    pub fn try_next_unless(
+        &mut self,
+        mut again: impl FnMut(&Cqe, &mut O) -> bool,
+    ) -> Option<Completed<O>> {
+        if !self.early.is_empty() {
+            return self.early.pop_front();
+        }
+        loop {
+            let raw = self.raw.as_mut().expect("a ring is open until it is dropped");
+            let cqe = raw.pop()?;
+            let operation = self.in_flight.get_mut(cqe.user_data);
+            let Some(operation) = operation.filter(|_| !cqe.has_more() && raw.has_room()) else {
+                return Some(self.completed(cqe));
+            };
+            if !again(&cqe, operation) {
+                return Some(self.completed(cqe));
+            }
+            let sqe = operation.sqe();
+            assert_eq!(sqe.user_data, cqe.user_data, "an operation that goes again");
+            // SAFETY: as for `push`; the kernel has given it back, and has it again from now on.
+            let pushed = unsafe { raw.push(&sqe) };
+            assert!(pushed, "there was room");
+            self.pushed += 1;
+        }
+    }
+
     fn pop(&mut self) -> Option<Completed<O>> {
         let cqe = self.raw().pop()?;
+        Some(self.completed(cqe))
+    }
+
+    fn completed(&mut self, cqe: Cqe) -> Completed<O> {
         let operation = if cqe.has_more() { None } else { self.in_flight.remove(cqe.user_data) };
-        Some(Completed { cqe, operation })
+        Completed { cqe, operation }
     }
 
     /// Submits what was pushed and returns the next completion, waiting for it until `deadline`.

@@ -4,6 +4,7 @@ mod batch;
 mod data;
 mod error;
 mod pool;
+mod quick;
 mod slot;
 mod work;
 
@@ -113,6 +114,8 @@ struct Queue<'a> {
     target: &'a dyn Target,
     /// [`Target::needs_data`].
     needs_data: bool,
+    /// Requests can be answered at once, whatever they are.
+    is_quick: bool,
     ring: Ring<Operation>,
     descriptors: Descriptors,
     /// A file as long as all buffers, through which a target without one gets registered data.
@@ -159,8 +162,18 @@ impl<'a> Queue<'a> {
             slots.push(Slot::new(buffer));
         }
         let batch = spec.batch.as_ref().map(|batch| Batch::new(spec, batch, buffer_len));
-        let (batch, needs_data, waiting) = (batch.transpose()?, target.needs_data(), Vec::new());
-        Ok(Queue { spec, target, needs_data, ring, descriptors, scratch, slots, waiting, batch })
+        Ok(Queue {
+            spec,
+            target,
+            needs_data: target.needs_data(),
+            is_quick: quick::Quick::can(spec, target),
+            ring,
+            descriptors,
+            scratch,
+            slots,
+            waiting: Vec::new(),
+            batch: batch.transpose()?,
+        })
     }
 
     fn slot(&mut self, tag: u16) -> &mut Slot {
@@ -200,7 +213,17 @@ impl<'a> Queue<'a> {
                 Ok(()) | Err(WaitError::Deadline { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            while let Some(completed) = self.ring.try_next() {
+            loop {
+                let quick = quick::Quick {
+                    spec: self.spec,
+                    target: self.target,
+                    descriptors: &self.descriptors,
+                };
+                let next = match self.is_quick {
+                    true => self.ring.try_next_unless(|cqe, done| quick.answers(cqe, done)),
+                    false => self.ring.try_next(),
+                };
+                let Some(completed) = next else { break };
                 self.completed(completed)?;
             }
         }

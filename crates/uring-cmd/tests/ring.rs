@@ -153,6 +153,26 @@ fn one_call_submits_and_waits(#[values(false, true)] defer_taskrun: bool) {
     assert!(ring.try_next().is_none());
 }
 
+/// What goes again is executed again, and stays in flight; what does not comes back.
+#[test]
+fn an_operation_goes_again_where_it_is() {
+    let Some(mut ring) = ring(&Shape::big(4)) else { return };
+    for user_data in [7, 8] {
+        ring.push(op(OP_NOP, &null(), user_data)).expect("room");
+    }
+    let (mut times, mut ended) = (0, Vec::new());
+    while ring.in_flight() > 0 {
+        ring.submit_and_wait(Some(Duration::from_secs(20))).expect("completed");
+        let again = |cqe: &uring_cmd::Cqe, _: &mut Op| {
+            times += usize::from(cqe.user_data == 7);
+            cqe.user_data == 7 && times < 4
+        };
+        let done = ring.try_next_unless(again);
+        ended.extend(done.map(|done| (done.cqe.user_data, done.operation.is_some())));
+    }
+    assert_eq!((times, ended), (4, vec![(8, true), (7, true)]));
+}
+
 #[test]
 fn operations_in_flight_outlive_their_ring() {
     let Some(mut ring) = ring(&Shape::big(4)) else { return };

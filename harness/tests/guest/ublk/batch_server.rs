@@ -100,11 +100,13 @@ fn requests_beyond_the_buffers_of_a_fetch_are_done() {
     let server = server.expect("started");
     let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
     thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let disk = &disk;
-            scope.spawn(move || disk.write(client * 4096, &[1; 4096]).expect("written"));
-        }
+        // Apart from each other, so that no two are joined.
+        let write = |client: u64| disk.write(client * 16384, &[1; 4096]).expect("written");
+        scope.spawn(move || write(0));
         target.wait_held(1, DEADLINE).expect("held");
+        for client in 1..CLIENTS {
+            scope.spawn(move || write(client));
+        }
         let waiting = || {
             let inflight = disk.attribute("inflight");
             inflight.split_whitespace().nth(1) == Some("24")

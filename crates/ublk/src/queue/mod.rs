@@ -83,8 +83,8 @@ type Operation = Either<Command, Either<Transfer, Either<Working, Either<BatchCo
 /// Place of the char device in the ring's table of files.
 const DEVICE: i32 = 0;
 
-/// `user_data` of the wait for the word to end; tags have 16 bits, and batches count from there.
-const WATCH: u64 = u64::MAX;
+/// `user_data` of the wait for the word to end; tags have 16 bits, and batches have what begins above them.
+const WATCH: u64 = 4 << 16;
 /// Operations in flight that are about no tag, nor about batches.
 const WATCHES: usize = 1;
 

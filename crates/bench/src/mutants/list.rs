@@ -176,12 +176,19 @@ mod tests {
     }
 
     #[test]
-    fn the_checked_in_list_is_valid_and_covers_five_files() {
+    fn the_checked_in_list_is_valid_and_covers_six_files() {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let list = List::read(&checkout).expect("valid");
         assert!(list.mutants.len() >= 24, "{}", list.mutants.len());
         let count = |file: &str| list.select(&[file.to_owned()], &[]).expect("known").len();
-        let files = ["block/bsg.c", "scsi_bsg.c", "scsi_ioctl.c", "virtio_scsi.c", "ublk_drv.c"];
+        let files = [
+            "block/bsg.c",
+            "scsi_bsg.c",
+            "scsi_ioctl.c",
+            "virtio_scsi.c",
+            "ublk_drv.c",
+            "io_uring/rsrc.c",
+        ];
         let counts = files.map(count);
         assert_eq!(counts.iter().sum::<usize>(), list.mutants.len());
         assert!(counts.iter().all(|count| *count >= 3), "{counts:?}");

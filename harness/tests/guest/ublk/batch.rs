@@ -397,6 +397,9 @@ fn tags_survive_a_fetch_that_ends(
     let ended = batch.queue.finish(first, Instant::now() + DEADLINE).expect("no error");
     let ended = ended.expect("it ends");
     assert_eq!((ended.result(), ended.more), (Err(Errno::NOBUFS), false));
+    for tag in (0..DEPTH).filter(|tag| !tags.contains(tag)) {
+        assert_eq!(batch.commit(&[tag], 512), Some(Err(Errno::BUSY)), "nobody was told of {tag}");
+    }
     let second = batch.fetch(8, 4);
     tags.extend(batch.next(second));
     assert_eq!(batch.commit(&tags, 512), Some(Ok(8 * i32::try_from(tags.len()).expect("few"))));

@@ -12,7 +12,9 @@ use ublk::{Config, Errno, RamTarget, Server, uapi::attr};
 #[rstest]
 fn start_dev_makes_a_disk_of_the_size_asked_for() {
     declare!(Contract);
-    let config = Config::disk(4099);
+    let mut config = Config::disk(4099);
+    // The char device has it as its minor number, which the disk has not.
+    config.info.dev_id = 0x5_1000;
     let mut server = Server::start(&config, Arc::new(RamTarget::new(4099))).expect("started");
     let id = server.dev_id();
     let info = server.control().info(id).expect("GET_DEV_INFO");

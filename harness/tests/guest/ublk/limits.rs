@@ -25,7 +25,7 @@ use zerocopy::IntoBytes;
 use super::{
     modes::SINCE_7_0,
     raw::exchange,
-    recorder::{Recorder, unscanned},
+    recorder::{Recorder, huge_page, unscanned},
 };
 
 fn disk(config: &Config) -> (Server, BlockDevice) {
@@ -90,7 +90,6 @@ fn segments(params: &mut Params) {
 #[rstest]
 fn segment_does_not_cross_its_boundary() {
     declare!(Contract, SINCE_7_0);
-    const HUGE: usize = 2 << 20;
     let mut config = unscanned(64);
     config.params.types |= 0x20;
     config.params.seg.seg_boundary_mask = 8191;
@@ -100,8 +99,7 @@ fn segment_does_not_cross_its_boundary() {
     let direct = OFlags::DIRECT.bits().cast_signed();
     let disk = fs::File::options().write(true).custom_flags(direct).open(server.block_path());
     let disk = disk.expect("the disk opens");
-    let mut memory = Buffer::zeroed(2 * HUGE).expect("memory");
-    let start = usize::try_from(memory.address().wrapping_neg()).expect("64 bits") % HUGE;
+    let (mut memory, start) = huge_page();
     memory[start..start + 32768].fill(7);
     disk.write_all_at(&memory[start..start + 32768], 0).expect("written");
     let lengths: Vec<u32> = target.take().iter().map(|seen| seen.3).collect();

@@ -108,9 +108,7 @@ fn tasks_share_the_tags_of_a_queue(
     #[values(DataMode::Copy, DataMode::ZeroCopy, DataMode::AutoBuf)] mode: DataMode,
 ) {
     declare!(Contract, SINCE_7_0);
-    let mut config = Config { threads: 3, ..unscanned(SECTORS).mode(mode).queues(1, 4) };
-    // A write of 16 sectors is two requests, which the block layer queues at once.
-    config.params.basic.max_sectors = 8;
+    let config = Config { threads: 3, ..unscanned(SECTORS).mode(mode).queues(1, 4) };
     let (server, _, disk) = recording(&config);
     check_clients(&disk);
     drop(disk);

@@ -125,6 +125,7 @@ fn buffer_does_not_outlive_its_request(
     let queue = &mut delivered.queue;
     assert_eq!(move_data(queue, to(1)), Some(Err(Errno::FAULT)), "an empty slot");
     assert_eq!(move_data(queue, to(2)), Some(Err(Errno::FAULT)), "behind the table");
+    assert_eq!(say(queue, at(UNREGISTER, 2)), Some(Err(Errno::INVAL)), "nothing is there");
     assert_eq!(move_data(queue, to(0)), Some(Ok(512)));
     if mode == DataMode::ZeroCopy {
         assert_eq!(say(queue, at(UNREGISTER, 0)), Some(Ok(0)));

@@ -1,11 +1,12 @@
 //! Targets for tests: what came, and answers made to measure.
 
 use std::{
-    iter,
+    fs, iter,
+    path::Path,
     sync::{Mutex, MutexGuard},
 };
 
-use ublk::{Config, Errno, Op, RamTarget, Request, Target};
+use ublk::{Buffer, Config, Errno, Op, RamTarget, Request, Target};
 
 /// A disk in which the kernel looks for no partitions, so that every request is the test's:
 /// UBLK_F_NO_AUTO_PART_SCAN, 1 << 18 (include/uapi/linux/ublk_cmd.h; Linux 7.0).
@@ -21,6 +22,20 @@ pub(crate) fn pattern(sector: u64, sectors: u64, mark: u8) -> Vec<u8> {
         .flat_map(|sector| iter::repeat_n([&sector.to_le_bytes()[..7], &[mark]].concat(), 64))
         .flatten()
         .collect()
+}
+
+/// Memory that has a huge page in it, if the kernel has one to give, and where that begins: its pages are neighbours in
+/// the machine's memory as well.
+pub(crate) fn huge_page() -> (Buffer, usize) {
+    const LEN: usize = 2 << 20;
+    // Off where there is little memory; a kernel without them has no such file, and a page is as good as it gets.
+    let switch = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+    if switch.exists() {
+        fs::write(switch, "always").expect("root may");
+    }
+    let mut memory = Buffer::zeroed(2 * LEN).expect("memory");
+    let start = usize::try_from(memory.address().wrapping_neg()).expect("64 bits") % LEN;
+    (memory, start)
 }
 
 /// A request as it came: operation, flags, first sector, sectors.

@@ -21,7 +21,7 @@ use zerocopy::IntoBytes;
 use super::{
     protocol::{COMMIT, DEADLINE, FETCH, NEED_GET_DATA},
     raw::exchange,
-    recorder::unscanned,
+    recorder::{huge_page, unscanned},
 };
 
 /// `UBLK_F_SHMEM_ZC` (include/uapi/linux/ublk_cmd.h) came with 7.1.
@@ -158,13 +158,11 @@ fn data_is_in_shared_memory_whole_and_in_order(
     #[case] place: Option<u64>,
 ) {
     declare!(Contract, SINCE_7_1);
-    const HUGE: usize = 2 << 20;
     let config = unscanned(64).with(Features::SHMEM_ZC).queues(1, 1);
     let mut device = UblkDevice::add(&config.info);
     let id = device.id();
     device.control().set_params(id, &config.params).expect("SET_PARAMS");
-    let mut memory = Buffer::zeroed(2 * HUGE).expect("memory");
-    let start = usize::try_from(memory.address().wrapping_neg()).expect("64 bits") % HUGE;
+    let (mut memory, start) = huge_page();
     memory[start..start + 4 * PAGE].fill(0x33);
     for (number, (at, len)) in (0..).zip(registered) {
         let addr = memory.address() + (start + at) as u64;

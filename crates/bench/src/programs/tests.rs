@@ -238,7 +238,7 @@ fn links_of_the_packages_lead_within_them() {
 fn checked_in_manifest_is_valid() {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let manifest = Manifest::read(&checkout).expect("images/programs.toml");
-    assert_eq!(manifest.names().collect::<Vec<_>>(), ["fio", "storage"]);
+    assert_eq!(manifest.names().collect::<Vec<_>>(), ["fio", "kublk", "storage"]);
     for set in manifest.sets.values() {
         assert!(set.packages.iter().all(|pin| pin.sha256.len() == 64), "{:?}", set.packages);
     }

@@ -2,6 +2,7 @@
 //! (`long::`).
 
 mod batches;
+mod closing;
 mod cycles;
 mod deadlock;
 mod takeover;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::io::Errno;
-use uring_cmd::{CqeSize, Either, Pointer, Ring, Shape, SqeSize, WaitError};
+use uring_cmd::{CqeSize, Either, Pointer, Region, Ring, Shape, SqeSize, WaitError};
 
 use crate::{
     command::{Command, Node, Payload},
@@ -108,6 +108,11 @@ impl RawQueue {
     /// Gives the ring a table of so many empty slots for buffers of requests.
     pub fn make_table(&mut self, slots: usize) -> io::Result<()> {
         self.ring.register_buffers(&vec![None; slots])
+    }
+
+    /// Puts memory of this process into a slot of the table.
+    pub fn fill_slot(&mut self, slot: u16, memory: Arc<Region>) -> io::Result<()> {
+        self.ring.update_buffer(slot, Some(memory))
     }
 
     /// Gives the ring a table of another's buffers.

@@ -16,7 +16,7 @@ use bsg::Access;
 use harness::{BlockDevice, Needs, UblkDevice, declare, wait};
 use rstest::rstest;
 use ublk::{
-    Buffer, DataMode, Errno, NullTarget, Pointer, RawCommand, RawQueue, Server,
+    Buffer, DataMode, Errno, NullTarget, Pointer, RawCommand, RawQueue, Region, Server,
     uapi::{CtrlCmd, ctrl},
 };
 
@@ -342,6 +342,20 @@ fn slot_holds_one_buffer_and_completion_waits_for_it() {
     delivered.client.recv_timeout(DEADLINE).expect("answered").expect("written");
     drop(delivered.queue);
     delivered.device.delete();
+}
+
+/// io_uring/rsrc.c:io_buffer_unregister_bvec: memory that the server has put into the table itself is not the driver's to
+/// give up, nor is its slot free for a request (EBUSY each).
+#[rstest]
+fn slot_with_memory_of_the_server_stays_the_server_s() {
+    declare!(Contract, SINCE_7_0);
+    let mut delivered = deliver(DataMode::ZeroCopy, true);
+    let at = |op, number| RawCommand { number, ..RawCommand::new(op, 0, 0) };
+    let queue = &mut delivered.queue;
+    queue.fill_slot(1, Region::zeroed(4096).expect("a page")).expect("registered");
+    assert_eq!(say(queue, at(UNREGISTER, 1)), Some(Err(Errno::BUSY)));
+    assert_eq!(say(queue, at(REGISTER, 1)), Some(Err(Errno::BUSY)));
+    delivered.end(512).expect("written");
 }
 
 /// ublk_drv.c:ublk_user_copy: the data of a WRITE is read, that of a READ written, within the request; what is not the

@@ -269,7 +269,7 @@ impl<T: fmt::Debug> fmt::Debug for Hold<T> {
 mod tests {
     use super::*;
 
-    fn request(op: Op, start_sector: u64, data: &mut [u8]) -> Request<'_> {
+    pub(super) fn request(op: Op, start_sector: u64, data: &mut [u8]) -> Request<'_> {
         let sectors = u32::try_from(data.len() / 512).expect("short");
         Request { op, flags: 0, start_sector, sectors, data, metadata: &mut [], queue: 0, tag: 0 }
     }

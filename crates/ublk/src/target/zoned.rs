@@ -167,11 +167,7 @@ impl Target for ZonedTarget {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request(op: Op, start_sector: u64, data: &mut [u8]) -> Request<'_> {
-        let sectors = u32::try_from(data.len() / 512).expect("short");
-        Request { op, flags: 0, start_sector, sectors, data, metadata: &mut [], queue: 0, tag: 0 }
-    }
+    use crate::target::tests::request;
 
     #[test]
     fn an_append_goes_to_the_write_pointer_and_says_so() {

@@ -16,7 +16,7 @@ Exit codes:
  130  interrupted; the next run goes on from there
 A test that fails on the kernel without a change ends the run with vm-test's code for it.";
 
-/// Builds small mistakes into a kernel, one at a time, and runs the tests: which notice?
+/// Builds small mistakes into a kernel and runs the tests with one at a time in force: which notice?
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Args {
@@ -27,6 +27,16 @@ pub(crate) struct Args {
     /// Try the mutant of this name [default: all].
     #[arg(long, value_name = "ID")]
     id: Vec<String>,
+
+    /// Try what rules make of this file, a path in the kernel, instead of the list: conditions that
+    /// always or never hold or lack a part, operators and constants for their likes, statements left out,
+    /// other errors.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    by_rule: Vec<String>,
+
+    /// With --by-rule, of this function only [default: all].
+    #[arg(long, value_name = "NAME", requires = "by_rule")]
+    function: Vec<String>,
 
     /// Run the tests whose name contains this [default: all].
     #[arg(long, value_name = "FILTER")]
@@ -46,6 +56,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         workspace: crate::workspace(),
         files: args.file.clone(),
         ids: args.id.clone(),
+        by_rule: args.by_rule.clone(),
+        functions: args.function.clone(),
         tests: args.tests.clone(),
         list: args.list,
         again: args.again,

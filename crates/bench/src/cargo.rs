@@ -30,7 +30,7 @@ pub enum BuildError {
 }
 
 /// The executables of a run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Binaries {
     /// PID 1 of the guest.
     pub agent: PathBuf,

@@ -40,7 +40,7 @@ pub enum ExpectationsError {
 }
 
 /// The whole file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Expectations {
     #[serde(default)]
@@ -48,7 +48,7 @@ pub struct Expectations {
 }
 
 /// One known defect.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Known {
     /// Test name, `*` standing for any characters; without it any test.

@@ -210,6 +210,37 @@ impl Rig {
         self.run_on(kernel, tests, None)
     }
 
+    /// As [`Rig::run_these`], with a word more on the kernel's command line.
+    pub fn run_with(
+        &mut self,
+        kernel: &Kernel,
+        tests: &[Test],
+        word: &str,
+    ) -> Result<Results, Error> {
+        self.request.options.append = word.to_owned();
+        self.run_on(kernel, tests, None)
+    }
+
+    /// Another that says nothing, for runs beside others: it has one machine at a time.
+    pub fn beside(&self) -> Rig {
+        let mut terminal = Terminal::new();
+        terminal.mute();
+        let mut request = self.request.clone();
+        request.options.machines = 1;
+        Rig {
+            terminal,
+            tests: self.tests.clone(),
+            request,
+            cache: self.cache.clone(),
+            progress: self.progress.clone(),
+            binaries: self.binaries.clone(),
+            expectations: self.expectations.clone(),
+            expectations_path: self.expectations_path.clone(),
+            build: self.build,
+            qemu: self.qemu.clone(),
+        }
+    }
+
     fn run_on(
         &mut self,
         kernel: &Kernel,

@@ -1,19 +1,25 @@
-//! Kernels that differ from a built one in a small change of one C function.
+//! Kernels that differ from another in a small change of one C function.
 //!
-//! They are built one after the other in a workspace of their own: the files that changes touch are put
-//! right, one of them is changed, and make does what follows from that. Nothing is kept but the objects.
+//! One kernel has all of the changes, and its command line says which is in force. So a change costs no
+//! build of its own, and every other one the build of the files that have any.
 
 mod edit;
+mod rules;
+mod switched;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
 use host::cache::{self, at};
 
-pub use self::edit::{Edit, EditError, lines_of};
+use self::switched::Switched;
+pub use self::{
+    edit::{Edit, EditError, lines_of},
+    rules::ByRule,
+};
 use crate::{
     Error, Kernel,
     build::{self, Build, Configuration},
@@ -21,17 +27,25 @@ use crate::{
     manifest::{Arch, Manifest, Recipe, manifest_path},
     mirror::OBJECTS,
     recipe,
-    request::{self, Context, Wanted},
+    request::Context,
     source::{self, SourceTree},
-    workspace::{Done, Workspace},
+    workspace::{Workspace, digest},
 };
 
-/// What the file of a finished build says in this workspace: that nothing was left half done.
-const FINISHED: &str = "finished";
+/// Where a workspace says which files an earlier build changed.
+const CHANGED: &str = "changed";
 
 /// The source of the kernel `base`, from the cache or else from the mirror.
 pub fn pristine(context: Context<'_>, base: &str) -> Result<PathBuf, Error> {
     Base::find(context, base).map(|base| base.tree.dir)
+}
+
+/// All changes by rule of a file below the root of a source, of the functions called `functions` only
+/// unless there are none.
+pub fn by_rule(source: &Path, file: &str, functions: &[String]) -> Result<Vec<ByRule>, Error> {
+    let path = source.join(file);
+    let text = fs::read_to_string(&path).map_err(at("read", &path))?;
+    Ok(rules::changes(file, &text, functions))
 }
 
 /// The kernel that is changed, as the manifest describes it.
@@ -59,123 +73,164 @@ impl Base {
     }
 }
 
-/// Builds changed kernels.
+/// A kernel with many changes in it, of which none or one is in force.
 #[derive(Debug)]
 pub struct Mutator {
-    /// The kernel without a change.
-    pub base: Kernel,
-    arch: Arch,
-    tree: SourceTree,
-    configuration: Configuration,
-    fragments: Fragments,
-    workspace: Workspace,
-    files: BTreeSet<String>,
+    /// The kernel; without a word none of its changes is in force.
+    pub kernel: Kernel,
+    /// Stands for the kernel without its changes: source, configuration, compiler.
+    pub world: String,
+    /// The changes that the compiler did not take, by their places among those given, and what it said.
+    pub refused: BTreeMap<usize, String>,
 }
 
 impl Mutator {
-    /// Gets the kernel `base`, and a place to build changes of `files` in. Waits for another run that
-    /// does so.
-    pub fn open(
-        context: Context<'_>,
-        base: &str,
-        files: BTreeSet<String>,
-    ) -> Result<Mutator, Error> {
+    /// Builds the kernel `base` with all of `edits` in it. Waits for another run that does so. A change
+    /// that the compiler does not take is left out.
+    ///
+    /// # Errors
+    /// Besides what a build ends with, a change without its place in the source.
+    pub fn build(context: Context<'_>, base: &str, edits: &[Edit]) -> Result<Mutator, Error> {
         let Context { cache, checkout, progress, .. } = context;
-        let kernel = request::get(context, &Wanted::Named(base.to_owned()))?;
         let Base { arch, recipe, tree } = Base::find(context, base)?;
         let name = recipe::workspace_of(base, &tree.key);
         let workspace = Workspace::open(cache, &format!("mutants-{name}"), progress)?;
-        // Held while its objects are copied.
+        // Held while its objects are copied, if there are any.
         let built = Workspace::open(cache, &name, progress)?;
         let objects = built.source().join(OBJECTS);
         workspace.seed(&tree.dir, Some(&objects), progress)?;
-        Ok(Mutator {
-            base: kernel,
-            arch,
-            tree,
-            configuration: Configuration::Fragments(fragments::merged(checkout, &recipe.config)?),
-            fragments: Fragments::read(checkout)?,
-            workspace,
-            files,
-        })
-    }
-
-    /// The kernel with one change, called `name` in reports. It lasts until the next one is built.
-    pub fn build(&self, context: Context<'_>, name: &str, edit: &Edit) -> Result<Kernel, Error> {
-        let build = Build {
-            cache: context.cache,
-            progress: context.progress,
-            name: name.to_owned(),
-            origin: format!("{} + {name}", self.base.origin),
-            source: self.tree.key.clone(),
-            workspace: &self.workspace,
-            kbuild: self.workspace.kbuild(self.arch, &[]),
-            configuration: self.configuration.clone(),
-            fragments: &self.fragments,
-        };
+        drop(built);
+        let configuration = Configuration::Fragments(fragments::merged(checkout, &recipe.config)?);
+        let fragments = Fragments::read(checkout)?;
+        let kbuild = workspace.kbuild(arch, &[]);
+        let world = build::inputs(&tree.key, &configuration, &kbuild)?;
         // An object of an interrupted build may be newer than its source and yet not be whole.
-        let is_sound = self.workspace.done(FINISHED).is_some();
-        self.workspace.begin()?;
-        let mut files = self.files.clone();
-        files.insert(edit.file.clone());
-        for file in &files {
-            let change = (*file == edit.file).then_some(edit);
-            put(&self.tree.dir, &self.workspace.source(), file, change, !is_sound)
-                .map_err(|error| error.of(name))?;
-        }
-        build.kbuild.prepare(context.progress)?;
-        build.configure()?;
-        build.make(&["vmlinux"], &[], &format!("building {name}"))?;
-        let kernel = String::new();
-        self.workspace.finish(&Done { inputs: FINISHED.to_owned(), kernel })?;
-        let image = self.workspace.file("vmlinux");
-        build::strip(&self.workspace.source().join(OBJECTS).join("vmlinux"), &image)?;
-        let (name, origin) = (build.name, build.origin);
-        Ok(Kernel { name, origin, image, note: None, debug: None, ..self.base.clone() })
-    }
-}
-
-/// Why a file of a workspace cannot be put right.
-#[derive(Debug)]
-enum PutError {
-    File(cache::Error),
-    Edit(EditError),
-}
-
-impl PutError {
-    /// The error for the kernel `name`.
-    fn of(self, name: &str) -> Error {
-        match self {
-            PutError::File(error) => error.into(),
-            PutError::Edit(error) => {
-                Error::Input { what: name.to_owned(), detail: error.to_string() }
+        let mut always = !workspace.is_sound();
+        let mut refused = BTreeMap::new();
+        loop {
+            let files = Files::of(&tree.dir, edits, &refused)?;
+            let build = Build {
+                cache,
+                progress,
+                name: format!("{base} with changes"),
+                origin: format!("{} + changes", tree.key),
+                source: format!("{} + {}", tree.key, files.digest()),
+                workspace: &workspace,
+                kbuild: workspace.kbuild(arch, &[]),
+                configuration: configuration.clone(),
+                fragments: &fragments,
+            };
+            files.put(&workspace, &tree.dir, std::mem::take(&mut always))?;
+            match build.run() {
+                Ok(kernel) => return Ok(Mutator { kernel, world, refused }),
+                Err(Error::Build { what, detail, log }) => {
+                    let text = fs::read_to_string(&log).map_err(at("read", &log))?;
+                    let more = files.refused(&text);
+                    if more.is_empty() {
+                        return Err(Error::Build { what, detail, log });
+                    }
+                    refused.extend(more);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
+
+    /// The word of the kernel's command line that puts a change in force, by its place among those
+    /// given.
+    pub fn word(change: usize) -> String {
+        format!("{}={}", switched::SWITCH, number(change))
+    }
 }
 
-/// Makes a file of the copy what it is in the original, with a change if there is one. A new file takes
-/// the place of one that differs, or of any if `always`: the old one may be a hard link to the
-/// original. Its time is now, so that what was built from the old one is built again.
-fn put(
-    original: &Path,
-    copy: &Path,
-    file: &str,
-    change: Option<&Edit>,
-    always: bool,
-) -> Result<(), PutError> {
-    let path = original.join(file);
-    let mut text = fs::read_to_string(&path).map_err(|e| PutError::File(at("read", &path)(e)))?;
-    if let Some(edit) = change {
-        text = edit.apply(&text).map_err(PutError::Edit)?;
+/// What a change is called in a kernel: 0 is none.
+fn number(change: usize) -> u32 {
+    u32::try_from(change + 1).expect("fewer changes than that")
+}
+
+/// The files with changes, and one more that has the switch.
+struct Files(BTreeMap<String, Switched>);
+
+/// The file that gets the switch: part of every kernel, and itself not worth a change.
+const MAIN: &str = "init/main.c";
+
+impl Files {
+    /// The files of a source with all `edits` but those refused.
+    fn of(
+        source: &Path,
+        edits: &[Edit],
+        refused: &BTreeMap<usize, String>,
+    ) -> Result<Files, Error> {
+        let mut changes: BTreeMap<&str, Vec<(u32, &Edit)>> = BTreeMap::new();
+        changes.insert(MAIN, Vec::new());
+        for (at, edit) in edits.iter().enumerate().filter(|(at, _)| !refused.contains_key(at)) {
+            changes.entry(&edit.file).or_default().push((number(at), edit));
+        }
+        let mut files = BTreeMap::new();
+        for (file, changes) in changes {
+            let path = source.join(file);
+            let mut text = fs::read_to_string(&path).map_err(at("read", &path))?;
+            if file == MAIN {
+                text.push_str(switched::SETUP);
+            }
+            let switched = Switched::of(file, &text, &changes).map_err(|error| Error::Input {
+                what: "a change of the kernel".to_owned(),
+                detail: error.to_string(),
+            })?;
+            files.insert(file.to_owned(), switched);
+        }
+        Ok(Files(files))
     }
-    let path = copy.join(file);
-    if !always && fs::read_to_string(&path).is_ok_and(|present| present == text) {
+
+    fn digest(&self) -> String {
+        let parts = self.0.iter().flat_map(|(file, switched)| [file.as_str(), &switched.text]);
+        digest(parts)
+    }
+
+    /// Puts them into a workspace, and back what an earlier build changed and this one does not.
+    /// Those that are right already only if `always`.
+    fn put(&self, workspace: &Workspace, original: &Path, always: bool) -> Result<(), Error> {
+        let list = workspace.file(CHANGED);
+        let earlier = fs::read_to_string(&list).unwrap_or_default();
+        let files: BTreeSet<&str> =
+            earlier.lines().chain(self.0.keys().map(String::as_str)).collect();
+        let lines: String = files.iter().flat_map(|file| [*file, "\n"]).collect();
+        fs::write(&list, lines).map_err(at("write", &list))?;
+        for file in files {
+            let path = original.join(file);
+            let text = match self.0.get(file) {
+                Some(switched) => switched.text.clone(),
+                None => fs::read_to_string(&path).map_err(at("read", &path))?,
+            };
+            put(&workspace.source().join(file), &text, always)?;
+        }
+        Ok(())
+    }
+
+    /// The changes that the compiler did not take, by its messages.
+    fn refused(&self, log: &str) -> BTreeMap<usize, String> {
+        let message = |line: &str| {
+            let (place, said) = line.split_once(": error: ")?;
+            let mut place = place.split(':');
+            let (path, at) = (place.next()?, place.next()?.parse().ok()?);
+            let (_, switched) = self.0.iter().find(|(file, _)| path.ends_with(file.as_str()))?;
+            let change = usize::try_from(switched.change_at(at)?).ok()? - 1;
+            Some((change, said.to_owned()))
+        };
+        // The first message about each says most.
+        log.lines().rev().filter_map(message).collect()
+    }
+}
+
+/// Makes a file what it has to be. A new file takes the place of one that differs, or of any if
+/// `always`: the old one may be a hard link to the original. Its time is now, so that what was built from the old one is built again.
+fn put(path: &Path, text: &str, always: bool) -> Result<(), cache::Error> {
+    if !always && fs::read_to_string(path).is_ok_and(|present| present == text) {
         return Ok(());
     }
     let aside = path.with_extension("new");
-    fs::write(&aside, text).map_err(|error| PutError::File(at("write", &aside)(error)))?;
-    fs::rename(&aside, &path).map_err(|error| PutError::File(at("rename into", &path)(error)))
+    fs::write(&aside, text).map_err(at("write", &aside))?;
+    fs::rename(&aside, path).map_err(at("rename into", path))
 }
 
 #[cfg(test)]
@@ -186,52 +241,56 @@ mod tests {
 
     const TEXT: &str = "int f(void)\n{\n\treturn 1;\n}\n";
 
-    /// An original file of long ago, and a copy of its directory with a hard link to it.
-    fn trees() -> (tempfile::TempDir, tempfile::TempDir) {
-        let [original, copy] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-        let file = original.path().join("a.c");
-        fs::write(&file, TEXT).expect("written");
-        let opened = fs::File::options().append(true).open(&file).expect("opened");
-        opened.set_modified(SystemTime::UNIX_EPOCH).expect("dated");
-        fs::hard_link(&file, copy.path().join("a.c")).expect("linked");
-        (original, copy)
-    }
-
     fn edit(find: &str) -> Edit {
         let [file, function, find, replace] = ["a.c", "f", find, "2"].map(str::to_owned);
         Edit { file, function, find, replace }
     }
 
     #[test]
-    fn a_change_comes_and_goes_and_never_reaches_the_original() {
-        let (original, copy) = trees();
-        let (source, file) = (original.path(), copy.path().join("a.c"));
-        let put_it = |change, always| {
-            put(source, copy.path(), "a.c", change, always).expect("put");
-            let present = fs::metadata(&file).expect("there");
-            (fs::read_to_string(&file).expect("read"), present.ino(), present.mtime() > 0)
-        };
-        let (text, link, is_new) = put_it(None, false);
-        assert_eq!((text.as_str(), is_new), (TEXT, false), "what is right is left alone");
-
-        let change = edit("1");
-        let (text, changed, is_new) = put_it(Some(&change), false);
-        assert_eq!((text, is_new), (TEXT.replace('1', "2"), true));
-        assert_ne!(changed, link);
-        assert_eq!(fs::read_to_string(source.join("a.c")).expect("read"), TEXT);
-
-        let (text, restored, is_new) = put_it(None, false);
-        assert_eq!((text.as_str(), is_new), (TEXT, true), "make has to see that it changed");
-        assert_eq!(put_it(None, false).1, restored);
-        assert_ne!(put_it(None, true).1, restored, "after an interrupted build");
+    fn a_file_that_differs_is_replaced_and_never_written_to() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [original, copy] = ["a.c", "b.c"].map(|name| dir.path().join(name));
+        fs::write(&original, TEXT).expect("written");
+        let opened = fs::File::options().append(true).open(&original).expect("opened");
+        opened.set_modified(SystemTime::UNIX_EPOCH).expect("dated");
+        fs::hard_link(&original, &copy).expect("linked");
+        let mtime = || fs::metadata(&copy).expect("there").mtime();
+        put(&copy, TEXT, false).expect("put");
+        assert_eq!(mtime(), 0, "what is right is left alone");
+        put(&copy, "other", false).expect("put");
+        assert_eq!(fs::read_to_string(&original).expect("read"), TEXT);
+        assert_eq!(fs::read_to_string(&copy).expect("read"), "other");
+        assert!(mtime() > 0, "make has to see that it changed");
+        let present = fs::metadata(&copy).expect("there").ino();
+        put(&copy, "other", true).expect("put");
+        assert_ne!(fs::metadata(&copy).expect("there").ino(), present);
     }
 
     #[test]
-    fn a_change_without_its_place_names_the_kernel_and_changes_nothing() {
-        let (original, copy) = trees();
-        let refused = put(original.path(), copy.path(), "a.c", Some(&edit("3")), true);
-        let error = refused.expect_err("the text is not there").of("m");
-        assert_eq!(error.to_string(), "m: a.c: f has \"3\" 0 times, not once");
-        assert_eq!(fs::read_to_string(copy.path().join("a.c")).expect("read"), TEXT);
+    fn what_the_compiler_says_is_of_a_change_or_of_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("init")).expect("made");
+        fs::write(dir.path().join(MAIN), "").expect("written");
+        fs::write(dir.path().join("a.c"), TEXT).expect("written");
+        let edits = [edit("1"), edit("return")];
+        let files = Files::of(dir.path(), &edits, &BTreeMap::new()).expect("read");
+        let said = "../a.c:9:2: error: expected expression\n../a.c:9:9: error: and so on\n\
+                    ../a.c:1:2: error: of none\n../a.c:4:2: warning: a warning\nmake: *** Error 1\n";
+        let refused = files.refused(said);
+        assert_eq!(refused, BTreeMap::from([(1, "expected expression".to_owned())]));
+        let others = Files::of(dir.path(), &edits, &refused).expect("read");
+        assert!(others.0["a.c"].text.contains("f__mutant_1"));
+        assert!(!others.0["a.c"].text.contains("f__mutant_2"));
+        assert_ne!(others.digest(), files.digest());
+    }
+
+    #[test]
+    fn a_change_without_its_place_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("init")).expect("made");
+        fs::write(dir.path().join(MAIN), "").expect("written");
+        fs::write(dir.path().join("a.c"), TEXT).expect("written");
+        let error = Files::of(dir.path(), &[edit("3")], &BTreeMap::new()).err().expect("refused");
+        assert_eq!(error.to_string(), "a change of the kernel: a.c: f has \"3\" 0 times, not once");
     }
 }

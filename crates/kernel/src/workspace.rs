@@ -129,6 +129,11 @@ impl Workspace {
         Ok(())
     }
 
+    /// Whether the last build in it was finished.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.file(DONE).exists()
+    }
+
     /// The finished build, unless its inputs are others now.
     pub(crate) fn done(&self, inputs: &str) -> Option<Done> {
         Done::read(&self.dir, inputs)

@@ -10,7 +10,7 @@ use crate::{exit, outcome::Outcome, scheduler::Results};
 /// Stands for a test where the guest did not even come up.
 const BOOT: &str = "(boot)";
 
-/// What became of a mutant that was built.
+/// What became of a mutant that ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Ending {
@@ -25,7 +25,7 @@ pub(super) enum Ending {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Finding {
     pub(super) ending: Ending,
-    pub(super) build: Duration,
+    /// Of the run of tests.
     pub(super) tests: Duration,
 }
 
@@ -158,8 +158,7 @@ mod tests {
     }
 
     fn found(ending: Ending) -> Verdict {
-        let (build, tests) = (Duration::from_secs(9), Duration::from_secs(2));
-        Verdict::Found(Finding { ending, build, tests })
+        Verdict::Found(Finding { ending, tests: Duration::from_secs(2) })
     }
 
     fn killed(test: &str, outcome: &str, reason: &str) -> Ending {

@@ -1,12 +1,12 @@
 //! `images/kernel/mutants.toml`: the changes, and the tests that are to notice them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-use kernel::mutation::Edit;
+use kernel::mutation::{ByRule, Edit};
 use serde::Deserialize;
 
 use crate::memory;
@@ -50,8 +50,10 @@ impl Mutant {
 pub(super) struct List {
     /// The kernel of `images/kernels.toml` that is changed.
     pub base: String,
-    /// The mutants.
+    /// The mutants, those by rule last.
     pub mutants: Vec<Mutant>,
+    /// How many somebody thought of.
+    listed: usize,
     path: PathBuf,
 }
 
@@ -111,7 +113,22 @@ impl List {
             let Row { id, file, function, find, replace, killer, why } = row;
             Mutant { id, edit: Edit { file, function, find, replace }, killer, why }
         });
-        Ok(List { base: file.base, mutants: mutants.collect(), path })
+        let mutants: Vec<Mutant> = mutants.collect();
+        Ok(List { base: file.base, listed: mutants.len(), mutants, path })
+    }
+
+    /// Adds mutants by rule, which nobody chose and nobody knows a killer for. They are named after file,
+    /// line and number within the line.
+    pub(super) fn add(&mut self, changes: Vec<ByRule>) {
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for ByRule { edit, line, what } in changes {
+            let file = Path::new(&edit.file).file_name().unwrap_or_default().to_string_lossy();
+            let place = format!("{file}:{line}");
+            let count = counts.entry(place.clone()).or_default();
+            *count += 1;
+            let id = format!("{place}.{count}");
+            self.mutants.push(Mutant { id, edit, killer: None, why: what });
+        }
     }
 
     /// An error unless every change can be made in the source below `root`.
@@ -140,11 +157,17 @@ impl List {
         }
     }
 
-    /// The mutants of these files (each a path or its end) with these names; all, if none is given.
+    /// The places of the mutants of these files (each a path or its end) with these names, all if none is
+    /// given: of those by rule or of the others.
     ///
     /// # Errors
     /// A file or a name that no mutant has.
-    pub(super) fn select(&self, files: &[String], ids: &[String]) -> Result<Vec<Mutant>, String> {
+    pub(super) fn select(
+        &self,
+        by_rule: bool,
+        files: &[String],
+        ids: &[String],
+    ) -> Result<Vec<usize>, String> {
         let is_of = |mutant: &Mutant, file: &String| Path::new(&mutant.edit.file).ends_with(file);
         if let Some(file) = files.iter().find(|file| !self.mutants.iter().any(|m| is_of(m, file))) {
             return Err(format!("no mutant changes {file}"));
@@ -152,11 +175,13 @@ impl List {
         if let Some(id) = ids.iter().find(|id| !self.mutants.iter().any(|m| m.id == **id)) {
             return Err(format!("no mutant is called {id}"));
         }
-        let is_wanted = |mutant: &&Mutant| {
+        let is_wanted = |mutant: &Mutant| {
             (files.is_empty() || files.iter().any(|file| is_of(mutant, file)))
                 && (ids.is_empty() || ids.contains(&mutant.id))
         };
-        Ok(self.mutants.iter().filter(is_wanted).cloned().collect())
+        let mutants = self.mutants.iter().enumerate();
+        let of_kind = mutants.filter(|(at, _)| (*at >= self.listed) == by_rule);
+        Ok(of_kind.filter(|(_, mutant)| is_wanted(mutant)).map(|(at, _)| at).collect())
     }
 }
 
@@ -180,7 +205,7 @@ mod tests {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let list = List::read(&checkout).expect("valid");
         assert!(list.mutants.len() >= 24, "{}", list.mutants.len());
-        let count = |file: &str| list.select(&[file.to_owned()], &[]).expect("known").len();
+        let count = |file: &str| list.select(false, &[file.to_owned()], &[]).expect("known").len();
         let files = [
             "block/bsg.c",
             "scsi_bsg.c",
@@ -211,8 +236,10 @@ mod tests {
         let list = list.expect("valid");
         let ids = |files: &[&str], ids: &[&str]| {
             let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let chosen = list.select(&words(files), &words(ids))?;
-            Ok::<_, String>(chosen.into_iter().map(|mutant| mutant.id).collect::<Vec<_>>())
+            let chosen = list.select(false, &words(files), &words(ids))?;
+            Ok::<_, String>(
+                chosen.into_iter().map(|at| list.mutants[at].id.clone()).collect::<Vec<_>>(),
+            )
         };
         assert_eq!(ids(&["bsg.c"], &[]).expect("known"), ["one"]);
         assert_eq!(ids(&["drivers/scsi/scsi_bsg.c"], &[]).expect("known"), ["two"]);
@@ -288,6 +315,25 @@ mod tests {
         assert_eq!(error.defects[0], told);
         assert!(error.defects[1].starts_with("three: cannot read z.c: No such file"), "{error}");
         parse(&[row("one", "x.c")]).expect("valid").check(dir.path()).expect("it has its place");
+    }
+
+    #[test]
+    fn mutants_by_rule_are_chosen_apart() {
+        let mut list = parse(&[row("one", "x.c")]).expect("valid");
+        let change = |line, what: &str| {
+            let [file, function, find, replace] = ["a/y.c", "f", "1", what].map(str::to_owned);
+            ByRule { edit: Edit { file, function, find, replace }, line, what: what.to_owned() }
+        };
+        list.add(vec![change(7, "never"), change(7, "always"), change(8, "left out")]);
+        let ids = |by_rule, ids: &[&str]| {
+            let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+            let chosen = list.select(by_rule, &[], &ids).expect("known");
+            chosen.into_iter().map(|at| list.mutants[at].id.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(false, &[]), ["one"]);
+        assert_eq!(ids(true, &[]), ["y.c:7.1", "y.c:7.2", "y.c:8.1"]);
+        assert_eq!(ids(true, &["y.c:7.2"]), ["y.c:7.2"]);
+        assert_eq!(list.mutants[3].why, "left out");
     }
 
     #[test]

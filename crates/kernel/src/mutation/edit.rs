@@ -55,6 +55,16 @@ pub enum EditError {
         /// How often it is there.
         count: usize,
     },
+    /// The text is in the function's head.
+    #[error("{file}: {find:?} is not between the braces of {function}")]
+    Head {
+        /// The file.
+        file: String,
+        /// The function.
+        function: String,
+        /// The text.
+        find: String,
+    },
     /// The text is replaced by itself.
     #[error("{file}: {find:?} in {function} is replaced by itself")]
     Same {
@@ -68,22 +78,29 @@ pub enum EditError {
 }
 
 impl Edit {
-    /// The file's text after the change.
-    pub fn apply(&self, text: &str) -> Result<String, EditError> {
-        if self.find == self.replace {
-            let (file, function) = (self.file.clone(), self.function.clone());
-            return Err(EditError::Same { file, function, find: self.find.clone() });
+    /// Where the text that changes is in a definition of the function, in its body.
+    pub(super) fn place_in_body(
+        &self,
+        text: &str,
+        definition: &Definition,
+    ) -> Result<usize, EditError> {
+        let Edit { file, function, find, replace } = self.clone();
+        if find == replace {
+            return Err(EditError::Same { file, function, find });
         }
-        let start = place(text, &self.file, &self.function, &self.find)?;
-        let (before, after) = (&text[..start], &text[start + self.find.len()..]);
-        Ok([before, &self.replace, after].concat())
+        let place = place_in(text, &file, definition, &find)?;
+        if place < definition.body.start || place + find.len() > definition.body.end {
+            return Err(EditError::Head { file, function, find });
+        }
+        Ok(place)
     }
 
     /// Whether the change can be made in the source below `root`.
     pub fn check(&self, root: &Path) -> Result<(), EditError> {
         let read = fs::read_to_string(root.join(&self.file));
         let text = read.map_err(|source| EditError::Read { file: self.file.clone(), source })?;
-        self.apply(&text).map(drop)
+        let definition = definition(&text, &self.file, &self.function)?;
+        self.place_in_body(&text, &definition).map(drop)
     }
 }
 
@@ -101,30 +118,56 @@ pub fn lines_of(
 
 /// Where text is in a function of a file that has it exactly once.
 fn place(text: &str, file: &str, function: &str, find: &str) -> Result<usize, EditError> {
-    let owned = || (file.to_owned(), function.to_owned());
-    let definitions = definitions(text, function);
-    let [definition] = definitions.as_slice() else {
-        let (file, function) = owned();
-        return Err(EditError::Function { file, function, count: definitions.len() });
-    };
-    let places = places(&text[definition.clone()], find);
+    place_in(text, file, &definition(text, file, function)?, find)
+}
+
+fn place_in(
+    text: &str,
+    file: &str,
+    definition: &Definition,
+    find: &str,
+) -> Result<usize, EditError> {
+    let places = occurrences(&text[definition.whole.clone()], find);
     let [place] = places.as_slice() else {
-        let (file, function) = owned();
+        let (file, function) = (file.to_owned(), definition.name.clone());
         return Err(EditError::Text { file, function, find: find.to_owned(), count: places.len() });
     };
-    Ok(definition.start + place)
+    Ok(definition.whole.start + place)
+}
+
+/// The one definition of a function.
+pub(super) fn definition(text: &str, file: &str, function: &str) -> Result<Definition, EditError> {
+    let mut definitions = definitions(text);
+    definitions.retain(|definition| definition.name == function);
+    match <[Definition; 1]>::try_from(definitions) {
+        Ok([definition]) => Ok(definition),
+        Err(others) => {
+            let (file, function) = (file.to_owned(), function.to_owned());
+            Err(EditError::Function { file, function, count: others.len() })
+        }
+    }
 }
 
 /// Where `wanted` is in `text`, overlaps included. Nothing is nowhere.
-fn places(text: &str, wanted: &str) -> Vec<usize> {
+pub(super) fn occurrences(text: &str, wanted: &str) -> Vec<usize> {
     if wanted.is_empty() {
         return Vec::new();
     }
     text.char_indices().map(|(at, _)| at).filter(|at| text[*at..].starts_with(wanted)).collect()
 }
 
-/// The definitions of a function, from its name's line to its closing brace.
-fn definitions(text: &str, name: &str) -> Vec<Range<usize>> {
+/// A function's definition in a file's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Definition {
+    pub(super) name: String,
+    /// From the beginning of its head to the end of the line of its closing brace.
+    pub(super) whole: Range<usize>,
+    /// What is between its braces: whole lines.
+    pub(super) body: Range<usize>,
+}
+
+/// All functions that a file defines.
+pub(super) fn definitions(text: &str) -> Vec<Definition> {
     let mut start = 0;
     let lines: Vec<Range<usize>> = text
         .split_inclusive('\n')
@@ -135,31 +178,29 @@ fn definitions(text: &str, name: &str) -> Vec<Range<usize>> {
         })
         .collect();
     let line = |at: usize| text[lines[at].clone()].trim_end();
-    let mut definitions: Vec<Range<usize>> = Vec::new();
-    for head in (0..lines.len()).filter(|at| names(line(*at), name)) {
-        let Some(open) = (head..lines.len()).find(|at| line(*at) == "{") else { continue };
-        // A declaration, or a use in an initializer, ends before the next brace.
-        if (head..open).any(|at| line(at).ends_with(';') || line(at).starts_with('}')) {
-            continue;
-        }
-        let Some(close) = (open..lines.len()).find(|at| line(*at).starts_with('}')) else {
-            continue;
+    let opening = (0..lines.len()).filter(|at| line(*at) == "{");
+    let definition = opening.filter_map(|open| {
+        // What ends a declaration, a comment or another function ends before this one's head.
+        let is_before = |at: &usize| {
+            let line = line(*at);
+            line.is_empty() || line.starts_with('#') || line.ends_with([';', '}', '/'])
         };
-        let end = lines[close].end;
-        // What comes before the head at the margin, for example in a comment, is no head.
-        definitions.retain(|earlier| earlier.end != end);
-        definitions.push(lines[head].start..end);
-    }
-    definitions
+        let head = (0..open).rev().find(is_before).map_or(0, |before| before + 1);
+        let close = (open..lines.len()).find(|at| line(*at).starts_with('}'))?;
+        let whole = lines[head].start..lines[close].end;
+        let body = lines[open].end..lines[close].start;
+        let name = called(&text[whole.start..lines[open].start])?.to_owned();
+        Some(Definition { name, whole, body })
+    });
+    definition.collect()
 }
 
-/// Whether a line at the margin has `name` with its parameters.
-fn names(line: &str, name: &str) -> bool {
+/// The name in a function's head: the word before the first parenthesis.
+fn called(head: &str) -> Option<&str> {
+    let before = head[..head.find('(')?].trim_end();
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    line.starts_with(is_word)
-        && line.match_indices(name).any(|(at, _)| {
-            !line[..at].ends_with(is_word) && line[at + name.len()..].starts_with('(')
-        })
+    let name = &before[before.trim_end_matches(is_word).len()..];
+    (!name.is_empty()).then_some(name)
 }
 
 #[cfg(test)]
@@ -196,6 +237,10 @@ static const struct ops ops = {
         Edit { file: "a.c".to_owned(), function, find, replace }
     }
 
+    fn place_of(edit: &Edit) -> Result<usize, EditError> {
+        edit.place_in_body(TEXT, &definition(TEXT, &edit.file, &edit.function)?)
+    }
+
     #[test]
     fn lines_are_those_the_text_stands_in() {
         let lines = |find: &str| lines_of(TEXT, "a.c", "twice", find).expect("once");
@@ -206,31 +251,37 @@ static const struct ops ops = {
     }
 
     #[test]
-    fn a_text_is_replaced_in_its_function_only() {
-        let changed = edit("twice", "return a", "return 1 + a").apply(TEXT).expect("once");
-        assert_eq!(changed, TEXT.replace("return a + a", "return 1 + a + a"));
+    fn a_text_is_found_in_its_function_only() {
+        let place = place_of(&edit("twice", "return a", "return 1 + a")).expect("once");
+        assert_eq!(place, TEXT.find("return a + a").expect("there"));
         let lines = edit("twice", "< 0) {\n\t\treturn", "<= 0) {\n\t\treturn");
-        assert_eq!(lines.apply(TEXT).expect("once"), TEXT.replace("a < 0", "a <= 0"));
+        assert_eq!(place_of(&lines).expect("once"), TEXT.find("< 0)").expect("there"));
     }
 
     #[test]
     fn text_that_is_not_there_once_is_an_error_that_says_how_often() {
-        let error = |function, find| edit(function, find, "x").apply(TEXT).expect_err("refused");
-        assert_eq!(error("half", "b").to_string(), "a.c: half has \"b\" 0 times, not once");
-        assert_eq!(error("half", "").to_string(), "a.c: half has \"\" 0 times, not once");
-        let twice = error("twice", "return").to_string();
-        assert_eq!(twice, "a.c: twice has \"return\" 2 times, not once");
-        let same = edit("half", "2", "2").apply(TEXT).expect_err("refused");
-        assert_eq!(same.to_string(), "a.c: \"2\" in half is replaced by itself");
+        let error =
+            |function, find| place_of(&edit(function, find, "x")).expect_err("refused").to_string();
+        assert_eq!(error("half", "b"), "a.c: half has \"b\" 0 times, not once");
+        assert_eq!(error("half", ""), "a.c: half has \"\" 0 times, not once");
+        assert_eq!(error("twice", "return"), "a.c: twice has \"return\" 2 times, not once");
+        let head = "a.c: \"int a)\" is not between the braces of half";
+        assert_eq!(error("half", "int a)"), head);
+        let same = place_of(&edit("half", "2", "2")).expect_err("refused").to_string();
+        assert_eq!(same, "a.c: \"2\" in half is replaced by itself");
     }
 
     #[test]
     fn a_function_is_its_definition_and_no_declaration_or_use() {
-        let error = |function| edit(function, "a", "x").apply(TEXT).expect_err("refused");
-        assert_eq!(error("thrice").to_string(), "a.c defines a function thrice 0 times, not once");
-        assert_eq!(error("ops").to_string(), "a.c defines a function ops 0 times, not once");
+        let error =
+            |text, function| definition(text, "a.c", function).expect_err("refused").to_string();
+        assert_eq!(error(TEXT, "thrice"), "a.c defines a function thrice 0 times, not once");
+        assert_eq!(error(TEXT, "ops"), "a.c defines a function ops 0 times, not once");
         let both = format!("{TEXT}{TEXT}");
-        let error = edit("half", "2", "3").apply(&both).expect_err("refused");
-        assert_eq!(error.to_string(), "a.c defines a function half 2 times, not once");
+        assert_eq!(error(&both, "half"), "a.c defines a function half 2 times, not once");
+        let twice = definition(TEXT, "a.c", "twice").expect("one");
+        assert!(TEXT[twice.whole.clone()].starts_with("static inline struct thing *\ntwice("));
+        assert!(TEXT[twice.whole].ends_with("\treturn a + a;\n}\n"));
+        assert!(TEXT[twice.body].starts_with("\tif (a < 0) {\n"));
     }
 }

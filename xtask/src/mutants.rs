@@ -42,6 +42,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILTER")]
     tests: Vec<String>,
 
+    /// Run only the tests that the list names as killers of mutants of the same files: quicker by far,
+    /// and what survives them may yet be noticed by another.
+    #[arg(long)]
+    killers: bool,
+
     /// List the mutants, and build none.
     #[arg(long)]
     list: bool,
@@ -59,6 +64,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         by_rule: args.by_rule.clone(),
         functions: args.function.clone(),
         tests: args.tests.clone(),
+        killers: args.killers,
         list: args.list,
         again: args.again,
         apt: apt::Options::default(),

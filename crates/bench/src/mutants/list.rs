@@ -144,6 +144,14 @@ impl List {
         })
     }
 
+    /// The tests named as killers of mutants in the files of those at `places`.
+    pub(super) fn killers(&self, places: &[usize]) -> BTreeSet<&str> {
+        let files: BTreeSet<&str> =
+            places.iter().map(|at| self.mutants[*at].edit.file.as_str()).collect();
+        let of_files = self.mutants.iter().filter(|m| files.contains(m.edit.file.as_str()));
+        of_files.filter_map(|mutant| mutant.killer.as_deref()).collect()
+    }
+
     fn demand(&self, defect: impl Fn(&Mutant) -> Option<String>) -> Result<(), ListError> {
         let defects: Vec<String> = self
             .mutants

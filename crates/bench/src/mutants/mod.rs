@@ -57,6 +57,8 @@ pub struct Request {
     pub functions: Vec<String>,
     /// Parts of names of the tests to run; empty for all.
     pub tests: Vec<String>,
+    /// Whether to run only tests that are named as killers of mutants of the same files.
+    pub killers: bool,
     /// Whether to list the mutants instead of building them.
     pub list: bool,
     /// Whether to try again what earlier runs have found out.
@@ -115,8 +117,12 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     rig.begin()?;
     list.check_killers(&rig.tests.iter().map(|test| test.name.as_str()).collect())?;
     list.check(&mutation::pristine(rig.context(), &list.base)?)?;
-    let tests: Vec<Test> =
-        rig.tests.iter().filter(|test| is_wanted(request, test)).cloned().collect();
+    let killers = request.killers.then(|| list.killers(&wanted));
+    let is_one = |test: &&Test| {
+        killers.as_ref().is_none_or(|killers| killers.contains(test.name.as_str()))
+            && is_wanted(request, test)
+    };
+    let tests: Vec<Test> = rig.tests.iter().filter(is_one).cloned().collect();
     if tests.is_empty() {
         return Err(rig::Error::NoMatch { filters: request.tests.clone() }.into());
     }

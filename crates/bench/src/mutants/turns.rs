@@ -237,20 +237,40 @@ impl Plan<'_> {
         let start = Instant::now();
         let word = Mutator::word(turn.at);
         let mut ending = Ending::Survived;
-        for tests in self.groups(turn) {
-            let results = rig.run_with(&self.kernel, &tests, &word)?;
-            if results.interrupted {
-                return Ok(None);
-            }
-            if let Some(killed) = Ending::of(&results) {
-                ending = killed;
+        for mut tests in self.groups(turn) {
+            ending = loop {
+                let Some(ending) = self.ending(rig, &tests, &word)? else { return Ok(None) };
+                let Ending::Killed { test, .. } = &ending else { break ending };
+                let (doubted, others): (Vec<Test>, Vec<Test>) =
+                    tests.iter().cloned().partition(|one| one.name == *test);
+                if doubted.is_empty() || turn.killer.as_deref() == Some(test) {
+                    break ending;
+                }
+                // Beside others a test may fail for want of time. What fails twice fails of the mutant.
+                match self.ending(rig, &doubted, &word)? {
+                    None => return Ok(None),
+                    Some(Ending::Killed { .. }) => break ending,
+                    Some(Ending::Survived) => tests = others,
+                }
+            };
+            if let Ending::Killed { test, .. } = &ending {
+                self.learn(turn.mutant, test);
                 break;
             }
         }
-        if let Ending::Killed { test, .. } = &ending {
-            self.learn(turn.mutant, test);
-        }
         Ok(Some(Finding { ending, tests: start.elapsed() }))
+    }
+
+    /// What becomes of some tests. `None` if interrupted.
+    fn ending(
+        &self,
+        rig: &mut Rig,
+        tests: &[Test],
+        word: &str,
+    ) -> Result<Option<Ending>, rig::Error> {
+        let results = rig.run_with(&self.kernel, tests, word)?;
+        let ending = Ending::of(&results).unwrap_or(Ending::Survived);
+        Ok((!results.interrupted).then_some(ending))
     }
 
     /// The tests in the order they are worth trying: the killer; without one those that noticed other

@@ -129,7 +129,7 @@ fn command_too_many_is_busy_when_its_time_is_over() {
     declare!(Contract, TWO_NEXUSES);
     let (lun, mut bsg, held) = full_unit();
     let mut other = uring_cmd(&lun.devices()[1], Access::ReadWrite);
-    let ready = Request::new(&[0; 6]).timeout_ms(1);
+    let ready = Request::new(&[0; 6]).timeout_ms(50);
     let ready = other.submit(UringFrame::from(ready)).expect("submitted");
     let done = other.wait_for(ready, soon()).expect("completed").completion().expect("executed");
     assert_eq!((done.device_status, done.host_status, done.sense.len()), (BUSY, 0, 0));

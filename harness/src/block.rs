@@ -200,4 +200,11 @@ impl BlockDevice {
         let path = self.sysfs.join(name);
         sysfs::attribute(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
+
+    /// How many reads and how many writes are under way (Documentation/ABI/stable/sysfs-block, `inflight`).
+    pub fn in_flight(&self) -> (u32, u32) {
+        let text = self.attribute("inflight");
+        let mut counts = text.split_whitespace().map(|count| count.parse().expect("a number"));
+        (counts.next().expect("reads"), counts.next().expect("writes"))
+    }
 }

@@ -176,6 +176,13 @@ impl Batch {
         result
     }
 
+    /// Waits until the disk has so many writes under way.
+    fn waiting(&self, writes: u32) {
+        let disk = BlockDevice::open(&self.device.block_path(), Access::ReadOnly);
+        let all = || (disk.in_flight().1 == writes).then_some(());
+        wait::until(DEADLINE, "every write", all).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Whoever waits for the device is given up.
     fn end(self) {
         drop(self.queue);
@@ -452,11 +459,13 @@ fn server_is_told_of_requests_that_are_registered() {
     };
     let half = registering(&[0, 1, 2, 3], |tag| if tag % 2 == 0 { 99 } else { tag });
     assert_eq!(batch.say(PREP, header(0, 4), &half), Some(Ok(0)));
-    let fetch = batch.fetch(8, 4);
     let id = batch.device.id();
     batch.device.control().start(id).expect("START_DEV");
     let write = |disk: &BlockDevice| disk.write(0, &pattern(0, 32, 7));
     let written = batch.beside(write);
+    // A tag whose request has failed would be the next one's.
+    batch.waiting(4);
+    let fetch = batch.fetch(8, 4);
     let (mut tags, _) = batch.gather(fetch, 2);
     tags.sort_unstable();
     assert_eq!(tags, [1, 3]);

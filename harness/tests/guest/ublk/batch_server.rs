@@ -107,11 +107,8 @@ fn requests_beyond_the_buffers_of_a_fetch_are_done() {
         for client in 1..CLIENTS {
             scope.spawn(move || write(client));
         }
-        let waiting = || {
-            let inflight = disk.attribute("inflight");
-            inflight.split_whitespace().nth(1) == Some("24")
-        };
-        let all = wait::until(DEADLINE, "every client's write", || waiting().then_some(()));
+        let waiting = || (disk.in_flight().1 == 24).then_some(());
+        let all = wait::until(DEADLINE, "every client's write", waiting);
         target.release();
         all.unwrap_or_else(|error| panic!("{error}"));
     });

@@ -106,7 +106,8 @@ impl Mutator {
         let world = build::inputs(&tree.key, &configuration, &kbuild)?;
         // An object of an interrupted build may be newer than its source and yet not be whole.
         let mut always = !workspace.is_sound();
-        let mut refused = BTreeMap::new();
+        let known = Known::of(&workspace, &world, edits);
+        let mut refused = known.read();
         loop {
             let files = Files::of(&tree.dir, edits, &refused)?;
             let build = Build {
@@ -122,7 +123,10 @@ impl Mutator {
             };
             files.put(&workspace, &tree.dir, std::mem::take(&mut always))?;
             match build.run() {
-                Ok(kernel) => return Ok(Mutator { kernel, world, refused }),
+                Ok(kernel) => {
+                    known.write(&refused)?;
+                    return Ok(Mutator { kernel, world, refused });
+                }
                 Err(Error::Build { what, detail, log }) => {
                     let text = fs::read_to_string(&log).map_err(at("read", &log))?;
                     let more = files.refused(&text);
@@ -140,6 +144,39 @@ impl Mutator {
     /// given.
     pub fn word(change: usize) -> String {
         format!("{}={}", switched::SWITCH, number(change))
+    }
+}
+
+/// What an earlier build of the same changes found out about them.
+struct Known {
+    path: PathBuf,
+    /// Stands for the changes and the kernel.
+    key: String,
+}
+
+impl Known {
+    fn of(workspace: &Workspace, world: &str, edits: &[Edit]) -> Known {
+        let parts = edits.iter().flat_map(|edit| {
+            let Edit { file, function, find, replace } = edit;
+            [file, function, find, replace].map(String::as_str)
+        });
+        Known {
+            path: workspace.file("refused.json"),
+            key: digest(std::iter::once(world).chain(parts)),
+        }
+    }
+
+    /// The changes that the compiler did not take; none if nothing is known, which costs time only.
+    fn read(&self) -> BTreeMap<usize, String> {
+        let stored = fs::read(&self.path).ok();
+        let stored: Option<(String, BTreeMap<usize, String>)> =
+            stored.and_then(|text| serde_json::from_slice(&text).ok());
+        stored.filter(|(key, _)| *key == self.key).map(|(_, refused)| refused).unwrap_or_default()
+    }
+
+    fn write(&self, refused: &BTreeMap<usize, String>) -> Result<(), Error> {
+        let json = serde_json::to_vec(&(&self.key, refused)).expect("plain data has a JSON form");
+        Ok(fs::write(&self.path, json).map_err(at("write", &self.path))?)
     }
 }
 
@@ -207,18 +244,31 @@ impl Files {
         Ok(())
     }
 
-    /// The changes that the compiler did not take, by its messages.
+    /// The changes that the compiler did not take, by its messages: each is about a line, or about
+    /// what is inlined into the function named before.
     fn refused(&self, log: &str) -> BTreeMap<usize, String> {
-        let message = |line: &str| {
-            let (place, said) = line.split_once(": error: ")?;
-            let mut place = place.split(':');
-            let (path, at) = (place.next()?, place.next()?.parse().ok()?);
-            let (_, switched) = self.0.iter().find(|(file, _)| path.ends_with(file.as_str()))?;
-            let change = usize::try_from(switched.change_at(at)?).ok()? - 1;
-            Some((change, said.to_owned()))
-        };
-        // The first message about each says most.
-        log.lines().rev().filter_map(message).collect()
+        let mut refused = BTreeMap::new();
+        let mut inlining = None;
+        for line in log.lines() {
+            if line.contains("In function") {
+                inlining = switched::number_in(line);
+            }
+            let Some((place, said)) = line.split_once(": error: ") else { continue };
+            let number = self.change_at(place).or(inlining).and_then(|n| usize::try_from(n).ok());
+            if let Some(number) = number {
+                // The first message about each says most.
+                refused.entry(number - 1).or_insert_with(|| said.to_owned());
+            }
+        }
+        refused
+    }
+
+    /// The change that a place in a message, `PATH:LINE:COLUMN`, is in.
+    fn change_at(&self, place: &str) -> Option<u32> {
+        let mut place = place.split(':');
+        let (path, line) = (place.next()?, place.next()?.parse().ok()?);
+        let (_, switched) = self.0.iter().find(|(file, _)| path.ends_with(file.as_str()))?;
+        switched.change_at(line)
     }
 }
 
@@ -278,6 +328,9 @@ mod tests {
                     ../a.c:1:2: error: of none\n../a.c:4:2: warning: a warning\nmake: *** Error 1\n";
         let refused = files.refused(said);
         assert_eq!(refused, BTreeMap::from([(1, "expected expression".to_owned())]));
+        let said = "In function ‘f__mutant_1’,\n    inlined from ‘f’ at ../a.c:15:2:\n\
+                    ../b.h:7:3: error: size\nIn function ‘g’:\n../b.h:7:3: error: other\n";
+        assert_eq!(files.refused(said), BTreeMap::from([(0, "size".to_owned())]));
         let others = Files::of(dir.path(), &edits, &refused).expect("read");
         assert!(others.0["a.c"].text.contains("f__mutant_1"));
         assert!(!others.0["a.c"].text.contains("f__mutant_2"));

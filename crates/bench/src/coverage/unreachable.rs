@@ -37,9 +37,9 @@ struct Row {
 
 /// What the list says of one file of one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct OfFile {
+pub(crate) struct OfFile {
     /// Its lines, with and without code, and why they cannot be reached.
-    pub(super) reasons: BTreeMap<u32, String>,
+    pub(crate) reasons: BTreeMap<u32, String>,
     /// Those of them that are reached now and then, which is no mistake of the list.
     pub(super) by_luck: BTreeSet<u32>,
     /// What has no place in this kernel's source.
@@ -61,7 +61,7 @@ impl Unreachable {
     }
 
     /// What it says of a file with this text.
-    pub(super) fn of(&self, file: &str, text: &str) -> OfFile {
+    pub(crate) fn of(&self, file: &str, text: &str) -> OfFile {
         let mut of_file = OfFile::default();
         for row in self.rows.iter().filter(|row| row.file == file) {
             match mutation::lines_of(text, file, &row.function, &row.find) {

@@ -8,13 +8,14 @@ mod list;
 mod turns;
 
 use std::{
+    fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use host::{apt, cache};
 use kernel::{
-    mutation::{self, Edit, Mutator},
+    mutation::{self, ByRule, Edit, Mutator},
     request::Context,
 };
 
@@ -25,6 +26,7 @@ use self::{
 };
 use crate::{
     accel::Wish,
+    coverage::{self, Unreachable},
     exit,
     memory::{self, Memory},
     plan::Test,
@@ -85,6 +87,8 @@ pub enum Error {
     Cache(#[from] cache::Error),
     #[error(transparent)]
     Apt(#[from] apt::Error),
+    #[error(transparent)]
+    Unreachable(#[from] coverage::Error),
 }
 
 /// Checks without building anything that every change has its place in the source; returns how many
@@ -100,11 +104,8 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     let start = Instant::now();
     let mut list = List::read(&request.workspace)?;
     let rig = Rig::new(&rig_request(request))?;
-    if !request.by_rule.is_empty() {
-        let source = mutation::pristine(rig.context(), &list.base)?;
-        for file in &request.by_rule {
-            list.add(mutation::by_rule(&source, file, &request.functions)?);
-        }
+    for file in &request.by_rule {
+        list.add(by_rule(request, rig.context(), &list.base, file)?);
     }
     let wanted = list
         .select(!request.by_rule.is_empty(), &request.files, &request.ids)
@@ -136,6 +137,24 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     let world = memory::world(rig.deciding_files(), words)?;
     let memory: Memory<Finding> = Memory::open(rig.context().cache, MEMORY, &world);
     Run::new(rig, mutator, list, tests, memory, request.again).run(&wanted, start)
+}
+
+/// The mutants by rule of a file, but for lines that no test reaches.
+fn by_rule(
+    request: &Request,
+    context: Context<'_>,
+    base: &str,
+    file: &str,
+) -> Result<Vec<ByRule>, Error> {
+    let source = mutation::pristine(context, base)?;
+    let mut changes = mutation::by_rule(&source, file, &request.functions)?;
+    let path = source.join(file);
+    let text = fs::read_to_string(&path).map_err(cache::at("read", &path))?;
+    let unreachable = Unreachable::read(&request.workspace)?.of(file, &text).reasons;
+    changes.retain(|change| {
+        !u32::try_from(change.line).is_ok_and(|line| unreachable.contains_key(&line))
+    });
+    Ok(changes)
 }
 
 fn rig_request(request: &Request) -> rig::Request {

@@ -33,7 +33,7 @@ pub enum EditError {
         /// What the kernel answered.
         source: io::Error,
     },
-    /// The file does not define the function, or does so more than once.
+    /// The file does not define the function, or does so more than once and not one of them has the text.
     #[error("{file} defines a function {function} {count} times, not once")]
     Function {
         /// The file.
@@ -99,7 +99,7 @@ impl Edit {
     pub fn check(&self, root: &Path) -> Result<(), EditError> {
         let read = fs::read_to_string(root.join(&self.file));
         let text = read.map_err(|source| EditError::Read { file: self.file.clone(), source })?;
-        let definition = definition(&text, &self.file, &self.function)?;
+        let definition = definition(&text, &self.file, &self.function, &self.find)?;
         self.place_in_body(&text, &definition).map(drop)
     }
 }
@@ -118,7 +118,7 @@ pub fn lines_of(
 
 /// Where text is in a function of a file that has it exactly once.
 fn place(text: &str, file: &str, function: &str, find: &str) -> Result<usize, EditError> {
-    place_in(text, file, &definition(text, file, function)?, find)
+    place_in(text, file, &definition(text, file, function, find)?, find)
 }
 
 fn place_in(
@@ -135,15 +135,25 @@ fn place_in(
     Ok(definition.whole.start + place)
 }
 
-/// The one definition of a function.
-pub(super) fn definition(text: &str, file: &str, function: &str) -> Result<Definition, EditError> {
+/// The definition of a function that `find` is in: of several, which stand under conditions of the
+/// preprocessor, the one that has it once.
+pub(super) fn definition(
+    text: &str,
+    file: &str,
+    function: &str,
+    find: &str,
+) -> Result<Definition, EditError> {
     let mut definitions = definitions(text);
     definitions.retain(|definition| definition.name == function);
+    let count = definitions.len();
+    if count > 1 {
+        definitions.retain(|one| occurrences(&text[one.whole.clone()], find).len() == 1);
+    }
     match <[Definition; 1]>::try_from(definitions) {
         Ok([definition]) => Ok(definition),
-        Err(others) => {
+        Err(_) => {
             let (file, function) = (file.to_owned(), function.to_owned());
-            Err(EditError::Function { file, function, count: others.len() })
+            Err(EditError::Function { file, function, count })
         }
     }
 }
@@ -238,7 +248,7 @@ static const struct ops ops = {
     }
 
     fn place_of(edit: &Edit) -> Result<usize, EditError> {
-        edit.place_in_body(TEXT, &definition(TEXT, &edit.file, &edit.function)?)
+        edit.place_in_body(TEXT, &definition(TEXT, &edit.file, &edit.function, &edit.find)?)
     }
 
     #[test]
@@ -273,13 +283,18 @@ static const struct ops ops = {
 
     #[test]
     fn a_function_is_its_definition_and_no_declaration_or_use() {
-        let error =
-            |text, function| definition(text, "a.c", function).expect_err("refused").to_string();
+        let error = |text, function| {
+            definition(text, "a.c", function, "a / 2").expect_err("refused").to_string()
+        };
         assert_eq!(error(TEXT, "thrice"), "a.c defines a function thrice 0 times, not once");
         assert_eq!(error(TEXT, "ops"), "a.c defines a function ops 0 times, not once");
         let both = format!("{TEXT}{TEXT}");
         assert_eq!(error(&both, "half"), "a.c defines a function half 2 times, not once");
-        let twice = definition(TEXT, "a.c", "twice").expect("one");
+        let two = [TEXT, "int half(int a)\n{\n\treturn 0;\n}\n"].concat();
+        let half = |find| definition(&two, "a.c", "half", find).expect("one has it").whole;
+        assert!(two[half("a / 2")].contains("a / 2"));
+        assert!(two[half("return 0")].contains("return 0"));
+        let twice = definition(TEXT, "a.c", "twice", "").expect("one");
         assert!(TEXT[twice.whole.clone()].starts_with("static inline struct thing *\ntwice("));
         assert!(TEXT[twice.whole].ends_with("\treturn a + a;\n}\n"));
         assert!(TEXT[twice.body].starts_with("\tif (a < 0) {\n"));

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::edit::{Definition, Edit, definitions, occurrences};
+use super::edit::{Definition, Edit, definition, definitions, occurrences};
 
 /// A change and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,7 +240,11 @@ impl Function<'_> {
             if start + 1 < self.definition.body.start {
                 return None;
             }
-            if occurrences(text, find).len() == 1 {
+            let is_here = || {
+                definition(self.text, self.file, &self.definition.name, find)
+                    .is_ok_and(|found| found == *self.definition)
+            };
+            if occurrences(text, find).len() == 1 && is_here() {
                 let replace =
                     [&self.text[start + 1..range.start], &with, &self.text[range.end..end]]
                         .concat();

@@ -49,7 +49,7 @@ impl Switched {
     ) -> Result<Switched, EditError> {
         let mut functions: BTreeMap<usize, Function<'_>> = BTreeMap::new();
         for (number, edit) in changes {
-            let definition = definition(text, file, &edit.function)?;
+            let definition = definition(text, file, &edit.function, &edit.find)?;
             let function = functions
                 .entry(definition.whole.start)
                 .or_insert(Function { definition, changes: Vec::new() });
@@ -102,8 +102,17 @@ impl Switched {
     }
 }
 
+/// What is between a changed function's name and its number.
+const MARK: &str = "__mutant_";
+
 fn changed_name(name: &str, number: u32) -> String {
-    format!("{name}__mutant_{number}")
+    format!("{name}{MARK}{number}")
+}
+
+/// The number of the changed function that a text names first.
+pub(super) fn number_in(text: &str) -> Option<u32> {
+    let (_, number) = text.split_once(MARK)?;
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// What comes before a function's body.

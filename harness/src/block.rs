@@ -1,11 +1,15 @@
 //! Block devices as an application sees them, without the page cache.
 
 use std::{
+    ffi::CString,
     fs::{File, OpenOptions},
     io::{self, IoSlice, IoSliceMut},
     os::{
         fd::AsFd,
-        unix::fs::{FileExt, OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -15,6 +19,7 @@ use rustix::{
     fs::{FallocateFlags, OFlags, fallocate},
     io::{ReadWriteFlags, preadv, pwritev, pwritev2},
     ioctl::{NoArg, Setter, Updater, ioctl},
+    mm::{Advice, madvise},
 };
 
 use crate::sysfs;
@@ -159,6 +164,36 @@ impl BlockDevice {
             }
         };
         Ok(done?)
+    }
+
+    /// Makes the disk swap space (mm/swapfile.c:setup_swap_map_and_extents, `union swap_header`), has the kernel put
+    /// `pages` of memory there, and ends it: what went there comes back. Returns whether it is what it was.
+    pub fn swap_through(&self, pages: usize) -> io::Result<bool> {
+        const PAGE: usize = 4096;
+        let mut header = vec![0; PAGE];
+        header[1024..1028].copy_from_slice(&1_u32.to_le_bytes());
+        let last = u32::try_from(pages).expect("a small disk");
+        header[1028..1032].copy_from_slice(&last.to_le_bytes());
+        header[PAGE - 10..].copy_from_slice(b"SWAPSPACE2");
+        self.write(0, &header)?;
+        let node = Path::new("/dev").join(self.sysfs.file_name().expect("a name"));
+        let node = CString::new(node.as_os_str().as_bytes())?;
+        let mut memory = Buffer::zeroed(pages * PAGE)?;
+        let bytes = |len: usize| (0..len).map(|at| u8::try_from(at % 251).expect("below"));
+        memory.iter_mut().zip(bytes(pages * PAGE)).for_each(|(to, byte)| *to = byte);
+        // SAFETY: the name ends with a zero byte, and is all that the kernel reads.
+        if unsafe { libc::swapon(node.as_ptr(), 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the memory is the buffer's, and keeps what is in it.
+        let advised =
+            unsafe { madvise(memory.as_mut_ptr().cast(), memory.len(), Advice::LinuxPageOut) };
+        // SAFETY: as for its beginning.
+        if unsafe { libc::swapoff(node.as_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        advised?;
+        Ok(memory.iter().copied().eq(bytes(pages * PAGE)))
     }
 
     /// Has the kernel look for partitions again.

@@ -138,37 +138,3 @@ fn any_writes_and_reads_behave_like_an_array_of_sectors() {
     assert!(*target.bytes() == *model.borrow(), "the medium differs from the model");
     end(server, disk);
 }
-
-/// include/uapi/linux/ublk_cmd.h, UBLK_IO_F_*: what the block layer wants of a request beside its data. A read ahead may
-/// fail early (bits 8 to 10), a write with O_DSYNC is durable before it is complete (FUA, 13), and zeroes that are written
-/// out keep their blocks (NOUNMAP, 15). What nobody asks for is not set.
-#[rstest]
-fn request_says_how_it_is_to_be_done() {
-    declare!(Contract, SINCE_7_0);
-    let mut config = unscanned(SECTORS);
-    // UBLK_ATTR_VOLATILE_CACHE and UBLK_ATTR_FUA.
-    config.params.basic.attrs |= 4 | 8;
-    let target = Arc::new(Recorder::new(SECTORS));
-    let server = Server::start(&config, target.clone()).expect("started");
-    let path = server.block_path();
-    let disk = BlockDevice::open(&path, Access::ReadWrite);
-    let seen = || -> Vec<_> { target.take().iter().map(|seen| (seen.0, seen.1 & !0xff)).collect() };
-    disk.write(0, &pattern(0, 8, 1)).expect("written");
-    disk.read(0, 4096).expect("read");
-    assert!(seen().iter().all(|(_, flags)| flags & 0x8700 == 0), "a plain write, and a read");
-    disk.zero_out(0, 4096).expect("zeroed");
-    assert_eq!(seen(), [(Op::WriteZeroes, 1 << 15)]);
-    drop(disk);
-    let flags = (OFlags::DIRECT | OFlags::DSYNC).bits().cast_signed();
-    let durable = File::options().write(true).custom_flags(flags).open(&path).expect("opened");
-    durable.write_all_at(&Buffer::zeroed(4096).expect("memory"), 0).expect("written");
-    let written = seen();
-    assert!(written[0].0 == Op::Write && written[0].1 & 1 << 13 != 0, "no FUA: {written:x?}");
-    drop(durable);
-    let cached = File::open(&path).expect("opened");
-    cached.read_exact_at(&mut [0; 4096], 0).expect("read");
-    let read = seen();
-    assert!(!read.is_empty() && read.iter().all(|(_, flags)| flags & 0x700 == 0x700), "{read:x?}");
-    drop(cached);
-    server.delete().expect("deleted");
-}

@@ -8,6 +8,7 @@ mod data;
 mod death;
 mod faults;
 mod flags;
+mod hints;
 mod integrity;
 pub(crate) mod killed;
 mod lifecycle;

@@ -121,6 +121,13 @@ impl<O: Operation> Ring<O> {
         Ok(())
     }
 
+    /// Has this thread name the ring to the kernel by a place in a table of the thread's own, which saves every call a
+    /// look for its file. Other threads, and this one after another call, are none the worse. EBUSY for the 17th ring of
+    /// a thread. Linux 5.18.
+    pub fn register_with_thread(&mut self) -> io::Result<()> {
+        self.raw().enter_by_place()
+    }
+
     /// Registers the credentials this thread has now, and returns their number for
     /// [`crate::Sqe::personality`].
     pub fn register_personality(&mut self) -> io::Result<u16> {

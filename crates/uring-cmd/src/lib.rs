@@ -39,6 +39,7 @@
 //! ```
 
 mod cancel;
+mod entrance;
 pub mod feature;
 mod fixed;
 mod in_flight;

@@ -6,6 +6,7 @@
 
 use std::{
     fmt, io,
+    ops::Deref,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::{self, NonNull},
     sync::{
@@ -28,6 +29,7 @@ use rustix::{
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{
+    entrance::Entrance,
     feature::{PROBE_OPS, Probe},
     shape::{CqeSize, Shape, SqeSize},
     sqe::{CQE_F_32, CQE_F_SKIP, Cqe, OP_NOP, SQE_IO_HARDLINK, SQE_IO_LINK, Sqe},
@@ -81,6 +83,11 @@ impl Mapping {
         &self.words(offset, 1)[0]
     }
 
+    /// A word that is looked at for every entry.
+    fn kept_word(&self, offset: u32) -> KeptWord {
+        KeptWord(NonNull::from(self.word(offset)))
+    }
+
     fn words(&self, offset: u32, count: usize) -> &[AtomicU32] {
         assert!(offset.is_multiple_of(4), "between two words");
         let at = self.at(index(offset), 4 * count).cast::<AtomicU32>();
@@ -95,6 +102,39 @@ impl Drop for Mapping {
         // SAFETY: the mapping is ours, and with `self` the last reference to it ends.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
         unmapped.expect("a ring's own mapping can be unmapped");
+    }
+}
+
+/// A word of a mapping, whose place was checked once. Whoever has it has the mapping too.
+struct KeptWord(NonNull<AtomicU32>);
+
+impl Deref for KeptWord {
+    type Target = AtomicU32;
+
+    fn deref(&self) -> &AtomicU32 {
+        // SAFETY: it lies in a mapping of the ring that this belongs to, which is never given away alone.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// The words by which both sides say how far they are (`struct io_sqring_offsets`, `struct io_cqring_offsets`).
+struct Indices {
+    sq_head: KeptWord,
+    sq_tail: KeptWord,
+    sq_flags: KeptWord,
+    cq_head: KeptWord,
+    cq_tail: KeptWord,
+}
+
+impl Indices {
+    fn of(rings: &Mapping, params: &io_uring_params) -> Self {
+        Indices {
+            sq_head: rings.kept_word(params.sq_off.head),
+            sq_tail: rings.kept_word(params.sq_off.tail),
+            sq_flags: rings.kept_word(params.sq_off.flags),
+            cq_head: rings.kept_word(params.cq_off.head),
+            cq_tail: rings.kept_word(params.cq_off.tail),
+        }
     }
 }
 
@@ -125,7 +165,9 @@ impl fmt::Debug for LooseWord {
 /// A ring of any shape.
 pub(crate) struct KernelRing {
     fd: OwnedFd,
+    entrance: Option<Entrance>,
     params: io_uring_params,
+    indices: Indices,
     rings: Mapping,
     entries: Arc<Mapping>,
     sqe: SqeSize,
@@ -178,7 +220,9 @@ impl KernelRing {
         let (sqe, cqe) = (shape.sqe, shape.cqe);
         Ok(KernelRing {
             fd,
+            entrance: None,
             params,
+            indices: Indices::of(&rings, &params),
             rings,
             entries,
             sqe,
@@ -192,7 +236,7 @@ impl KernelRing {
     }
 
     fn head(&self) -> u32 {
-        self.rings.word(self.params.sq_off.head).load(Ordering::Acquire)
+        self.indices.sq_head.load(Ordering::Acquire)
     }
 
     /// Slots that are pushed and not yet taken by the kernel.
@@ -241,10 +285,19 @@ impl KernelRing {
         true
     }
 
-    /// Copies the first `len` bytes of an entry to the tail, in words: somebody may have a [`LooseWord`] there.
+    /// Copies the first `len` bytes of an entry to the tail.
     fn write(&mut self, sqe: &Sqe, len: usize) {
-        let words = sqe.as_bytes()[..len].as_chunks().0;
-        let at = self.entries.words(self.slot(self.tail), words.len());
+        let slot = self.slot(self.tail);
+        let bytes = &sqe.as_bytes()[..len];
+        if self.sqe != SqeSize::Bytes128 {
+            let at = self.entries.at(index(slot), len);
+            // SAFETY: inside the mapping, where neither the kernel looks before the slot is published, nor anybody else.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at, len) };
+            return;
+        }
+        // Somebody may have a `LooseWord` there.
+        let words = bytes.as_chunks().0;
+        let at = self.entries.words(slot, words.len());
         for (word, at) in words.iter().zip(at) {
             at.store(u32::from_ne_bytes(*word), Ordering::Relaxed);
         }
@@ -268,7 +321,7 @@ impl KernelRing {
 
     /// Shows the kernel what was pushed, and says how many slots it has not taken yet.
     pub(crate) fn publish(&mut self) -> u32 {
-        self.rings.word(self.params.sq_off.tail).store(self.tail, Ordering::Release);
+        self.indices.sq_tail.store(self.tail, Ordering::Release);
         self.taken_by_us()
     }
 
@@ -279,7 +332,7 @@ impl KernelRing {
 
     /// Whether there is a completion to take, or an entry that only fills the end of the queue.
     pub(crate) fn has_completion(&self) -> bool {
-        self.next != self.rings.word(self.params.cq_off.tail).load(Ordering::Acquire)
+        self.next != self.indices.cq_tail.load(Ordering::Acquire)
     }
 
     /// Takes the next completion, if there is one.
@@ -287,7 +340,7 @@ impl KernelRing {
         loop {
             let head = self.next;
             if head == self.posted {
-                self.posted = self.rings.word(self.params.cq_off.tail).load(Ordering::Acquire);
+                self.posted = self.indices.cq_tail.load(Ordering::Acquire);
                 if head == self.posted {
                     return None;
                 }
@@ -303,7 +356,7 @@ impl KernelRing {
                 (self.cqe == CqeSize::Bytes32 || is_wide).then(|| self.cqe_words(offset + 16));
             let next = head.wrapping_add(1 + u32::from(is_wide));
             self.next = next;
-            self.rings.word(self.params.cq_off.head).store(next, Ordering::Release);
+            self.indices.cq_head.store(next, Ordering::Release);
             let fills_the_end = self.cqe == CqeSize::Mixed && flags & CQE_F_SKIP != 0;
             if !fills_the_end && user_data != PADDING {
                 return Some(Cqe { user_data, res, flags, big });
@@ -334,9 +387,12 @@ impl KernelRing {
         if min_complete > 0 {
             flags |= IoringEnterFlags::GETEVENTS;
         }
+        let here = self.entrance.as_ref().and_then(Entrance::name);
+        let (ring, named) = here.unwrap_or((self.fd.as_fd(), IoringEnterFlags::empty()));
+        flags |= named;
         let Some(timeout) = timeout else {
             // SAFETY: no argument; whoever pushed has promised for the memory behind the entries.
-            return Ok(unsafe { io_uring_enter(&self.fd, to_submit, min_complete, flags)? });
+            return Ok(unsafe { io_uring_enter(ring, to_submit, min_complete, flags)? });
         };
         flags |= IoringEnterFlags::GETEVENTS | IoringEnterFlags::EXT_ARG;
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
@@ -349,7 +405,7 @@ impl KernelRing {
         // SAFETY: the argument and the time it points to live until the call returns; for the entries as
         // above.
         let taken =
-            unsafe { io_uring_enter_arg(&self.fd, to_submit, min_complete, flags, Some(&arg))? };
+            unsafe { io_uring_enter_arg(ring, to_submit, min_complete, flags, Some(&arg))? };
         Ok(taken)
     }
 
@@ -365,12 +421,24 @@ impl KernelRing {
     }
 
     fn sq_flags(&self) -> u32 {
-        self.rings.word(self.params.sq_off.flags).load(Ordering::Relaxed)
+        self.indices.sq_flags.load(Ordering::Relaxed)
     }
 
     /// The ring.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Has this thread call the ring by a place in a table of its own from now on.
+    pub(crate) fn enter_by_place(&mut self) -> io::Result<()> {
+        self.close_entrance()?;
+        self.entrance = Some(Entrance::new(&self.fd)?);
+        Ok(())
+    }
+
+    /// The thread that did so calls it by its descriptor again, and does not keep it open any more.
+    pub(crate) fn close_entrance(&mut self) -> io::Result<()> {
+        self.entrance.take().map_or(Ok(()), |entrance| entrance.close(&self.fd))
     }
 
     /// `io_uring_register` with an array of `count` things.
@@ -401,6 +469,13 @@ impl KernelRing {
         // SAFETY: the operation fills a `struct io_uring_probe` with at most so many operations, which this has.
         unsafe { self.register(op, &raw mut probe, PROBE_OPS)? };
         Ok(probe)
+    }
+}
+
+impl Drop for KernelRing {
+    fn drop(&mut self) {
+        // It was there: the kernel has nothing to refuse.
+        let _closed = self.close_entrance();
     }
 }
 

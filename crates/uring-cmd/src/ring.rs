@@ -361,10 +361,12 @@ impl<O: Operation> Ring<O> {
 
     /// Gives the ring up, in place of dropping it: if anything is in flight the [`keeper`] has it from now on, and
     /// frees each operation when its completion has come.
-    pub fn keep(self)
+    pub fn keep(mut self)
     where
         O: 'static,
     {
+        // A thread that lives on would keep it open for good.
+        let _closed = self.raw().close_entrance();
         if self.in_flight() > 0 {
             keeper::keep(Box::new(self));
         }

@@ -104,6 +104,46 @@ fn every_shape_completes_with_its_own_entry_size(
     assert!(matches!(ring.wait(soon()), Err(WaitError::Idle)));
 }
 
+/// Another thread has another ring in that place of its own table, and must not be taken there.
+#[test]
+fn a_ring_that_one_thread_has_registered_works_on_any() {
+    let Some(mut ours) = ring(&Shape::big(4)) else { return };
+    ours.register_with_thread().expect("a place in the table");
+    let complete = |ring: &mut Ring<Op>, number| {
+        ring.push(op(OP_NOP, &null(), number)).expect("room");
+        ring.wait(soon()).expect("a NOP completes").cqe.user_data
+    };
+    assert_eq!(complete(&mut ours, 1), 1);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut theirs = ring(&Shape::big(4)).expect("as the first");
+            theirs.register_with_thread().expect("the first place");
+            let completed = [complete(&mut ours, 2), complete(&mut theirs, 3)];
+            assert_eq!((completed, theirs.in_flight()), ([2, 3], 0));
+        });
+        other.join().expect("no panic");
+    });
+    assert_eq!(complete(&mut ours, 4), 4);
+}
+
+/// As many as a thread can register (`IO_RINGFD_REG_MAX`), twice.
+#[test]
+fn a_ring_that_is_dropped_leaves_its_place_to_the_next() {
+    const MOST: usize = 16;
+    if ring(&Shape::big(1)).is_none() {
+        return;
+    }
+    for _ in 0..2 {
+        let mut rings: Vec<_> = (0..=MOST).filter_map(|_| ring(&Shape::big(1))).collect();
+        let (last, rings) = rings.split_last_mut().expect("they are seventeen");
+        for ring in rings {
+            ring.register_with_thread().expect("a free place");
+        }
+        let refused = last.register_with_thread().expect_err("the table is full");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ResourceBusy);
+    }
+}
+
 #[test]
 fn waiting_ends_at_the_deadline_and_the_operation_stays_with_the_ring() {
     let Some(mut ring) = ring(&Shape::big(4)) else { return };

@@ -53,22 +53,23 @@ unsafe impl Operation for Command {
             Pointer::Null => self.number,
             memory => memory.address(),
         };
-        let payload = match &mut self.payload {
-            Payload::Ctrl(ctrl) => {
-                ctrl.addr = address;
-                ctrl.as_bytes()
-            }
-            Payload::Io(io) => {
-                io.addr = address;
-                io.as_bytes()
-            }
-        };
         let (fd, flags) = match &self.node {
             Node::Open(file) => (file.as_raw_fd(), 0),
             Node::InTable(place) => (*place, SQE_FIXED_FILE),
         };
-        let sqe = Sqe::uring_cmd(fd, self.cmd_op, payload, self.user_data);
-        Sqe { flags, addr: self.sqe_addr, ..sqe }
+        // Each with its length known to the compiler: this is done for every request.
+        let mut sqe = match &mut self.payload {
+            Payload::Ctrl(ctrl) => {
+                ctrl.addr = address;
+                Sqe::uring_cmd(fd, self.cmd_op, ctrl.as_bytes(), self.user_data)
+            }
+            Payload::Io(io) => {
+                io.addr = address;
+                Sqe::uring_cmd(fd, self.cmd_op, io.as_bytes(), self.user_data)
+            }
+        };
+        (sqe.flags, sqe.addr) = (flags, self.sqe_addr);
+        sqe
     }
 
     /// Leaks the memory and lets go of the file: a char device that stays open cannot be deleted.

@@ -61,6 +61,7 @@ impl Entrance {
     }
 
     /// What to call the ring by, and the flag that says so; `None` on another thread.
+    #[inline]
     pub(crate) fn name(&self) -> Option<(BorrowedFd<'_>, IoringEnterFlags)> {
         if THREAD.get() != self.thread {
             return None;

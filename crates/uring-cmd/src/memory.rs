@@ -158,6 +158,7 @@ impl Pointer {
     ///
     /// # Panics
     /// If it is [`Pointer::Fixed`], which is no address, or an offset is behind its memory.
+    #[inline]
     pub fn address(&mut self) -> u64 {
         match self {
             Pointer::Null => 0,

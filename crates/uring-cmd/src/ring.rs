@@ -298,6 +298,12 @@ impl<O: Operation> Ring<O> {
         }
     }
 
+    /// Says that what this ring waits for is work to do, no I/O of its own: the time in which nobody sends any is not
+    /// counted as one of waiting for disks (`iowait` in /proc/stat). Before Linux 6.15 it is.
+    pub fn wait_for_work(&mut self) {
+        self.raw().wait_for_work();
+    }
+
     /// Hands over published entries and waits for a completion; returns how many were taken.
     fn enter_and_wait(&mut self, left: u32, timeout: Option<Duration>) -> Result<u32, WaitError> {
         match self.raw().enter(left, 1, timeout) {

@@ -97,6 +97,7 @@ impl Sqe {
     ///
     /// # Panics
     /// If the payload is longer than [`CMD_LEN`].
+    #[inline]
     pub fn uring_cmd(fd: i32, cmd_op: u32, payload: &[u8], user_data: u64) -> Self {
         let mut cmd = [0; CMD_LEN];
         cmd[..payload.len()].copy_from_slice(payload);
@@ -104,11 +105,13 @@ impl Sqe {
     }
 
     /// Whether it has 128 bytes on a mixed ring.
+    #[inline]
     pub fn is_wide(&self) -> bool {
         matches!(self.opcode, OP_NOP128 | OP_URING_CMD128)
     }
 
     /// An entry of zeros: a NOP for file descriptor 0.
+    #[inline]
     pub fn zeroed() -> Self {
         Sqe::new_zeroed()
     }
@@ -129,6 +132,7 @@ pub struct Cqe {
 
 impl Cqe {
     /// Whether the submission stays in flight after this completion.
+    #[inline]
     pub fn has_more(&self) -> bool {
         self.flags & CQE_F_MORE != 0
     }

@@ -140,6 +140,7 @@ impl<'a> Queue<'a> {
         let mut ring = Ring::new(&shape).map_err(QueueError::Setup)?;
         ring.register_files(&[spec.device.as_fd()]).map_err(QueueError::Register)?;
         ring.register_with_thread().map_err(QueueError::Register)?;
+        ring.wait_for_work();
         let mut scratch = None;
         if spec.mode.registers() {
             ring.register_buffers(&vec![None; spec.tags.len()]).map_err(QueueError::Register)?;

@@ -1,5 +1,6 @@
 //! The short way of a request that needs nothing but an answer: its command goes back as it is, with the result.
 
+use rustix::io::Errno;
 use uring_cmd::{Cqe, Either};
 
 use super::{Operation, QueueSpec, Slot};
@@ -7,7 +8,7 @@ use crate::{
     command::Payload,
     descriptors::Descriptors,
     mode::DataMode,
-    target::{Op, Target},
+    target::{Op, Request, Target},
     uapi::{SECTOR_LEN, fetch_result, io as io_op, io_flag},
 };
 
@@ -16,6 +17,13 @@ pub(super) struct Quick<'a> {
     pub(super) spec: &'a QueueSpec,
     pub(super) target: &'a dyn Target,
     pub(super) descriptors: &'a Descriptors,
+}
+
+/// Out of the way, for hardly anybody listens.
+#[cold]
+#[inline(never)]
+fn tell(request: &Request<'_>, outcome: Result<u32, Errno>) {
+    tracing::debug!(queue = request.queue, tag = request.tag, op = ?request.op, ?outcome, "request");
 }
 
 impl Quick<'_> {
@@ -28,6 +36,7 @@ impl Quick<'_> {
     }
 
     /// Makes a fetch that has brought a request the commit of its answer, unless there is something about it.
+    #[inline]
     pub(super) fn answers(&self, cqe: &Cqe, operation: &mut Operation) -> bool {
         let Either::First(command) = operation else { return false };
         let Payload::Io(io) = &mut command.payload else { return false };
@@ -47,7 +56,9 @@ impl Quick<'_> {
             return false;
         }
         let outcome = self.target.handle(&mut request);
-        tracing::debug!(queue = self.spec.queue, tag = io.tag, op = ?request.op, ?outcome, "request");
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            tell(&request, outcome);
+        }
         io.result = match outcome {
             Ok(bytes) => i32::try_from(bytes).unwrap_or(i32::MAX),
             Err(errno) => -errno.raw_os_error(),

@@ -51,6 +51,8 @@ unsafe impl Operation for Command {
     fn sqe(&mut self) -> Sqe {
         let address = match &mut self.memory {
             Pointer::Null => self.number,
+            // What it is for every request of a device that copies.
+            Pointer::To(buffer) => buffer.address(),
             memory => memory.address(),
         };
         let (fd, flags) = match &self.node {

@@ -88,6 +88,7 @@ impl Buffer {
     }
 
     /// Address of the window. Taken mutably, because the kernel may be told to write there.
+    #[inline]
     pub fn address(&mut self) -> u64 {
         self.as_mut_ptr().expose_provenance() as u64
     }
@@ -158,7 +159,6 @@ impl Pointer {
     ///
     /// # Panics
     /// If it is [`Pointer::Fixed`], which is no address, or an offset is behind its memory.
-    #[inline]
     pub fn address(&mut self) -> u64 {
         match self {
             Pointer::Null => 0,

@@ -147,6 +147,7 @@ impl<O: Operation> Ring<O> {
         })
     }
 
+    #[inline]
     pub(crate) fn raw(&mut self) -> &mut KernelRing {
         self.raw.as_mut().expect("a ring is open until it is dropped")
     }
@@ -276,6 +277,7 @@ impl<O: Operation> Ring<O> {
 
     /// Submits what was pushed and waits, in the same system call, until [`Ring::try_next`] has a completion, at most so
     /// long if there is a `timeout`. An error of [`Ring::wait`]'s says why it has none.
+    #[inline]
     pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> Result<(), WaitError> {
         let left = self.raw().publish();
         if !self.early.is_empty() || self.in_flight.is_empty() || self.raw().is_polled() {
@@ -305,6 +307,7 @@ impl<O: Operation> Ring<O> {
     }
 
     /// Hands over published entries and waits for a completion; returns how many were taken.
+    #[inline]
     fn enter_and_wait(&mut self, left: u32, timeout: Option<Duration>) -> Result<u32, WaitError> {
         match self.raw().enter(left, 1, timeout) {
             Ok(taken) => Ok(taken),

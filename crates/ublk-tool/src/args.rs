@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ublk::DataMode;
 
+use crate::layout::Layout;
+
 const EXAMPLES: &str = "\
 Examples:
   What the driver of this kernel can do:
@@ -16,6 +18,9 @@ Examples:
     sensecheck-ublk recover 0 --file disk.img
   The same disk for many requests at a time, which two threads share:
     sensecheck-ublk add --file disk.img --mode auto-buf --batch --depth 256 --threads 2
+  A disk of zones, and one whose metadata protects its data:
+    sensecheck-ublk add --ram 64M --zone-size 4M
+    sensecheck-ublk add --ram 64M --metadata-size 8 --csum-type crc16-t10dif
   A disk with a bad spot:
     sensecheck-ublk add --ram 64M --scenario harness/ublk-scenarios/bad-spot.toml
   A SCSI disk as it is, without a copy, over its bsg node:
@@ -95,6 +100,8 @@ pub(crate) enum Command {
 pub(crate) struct Add {
     #[command(flatten)]
     pub(crate) medium: Medium,
+    #[command(flatten)]
+    pub(crate) layout: Layout,
     /// Number of the device [default: the driver's choice].
     #[arg(long)]
     pub(crate) number: Option<u32>,
@@ -107,9 +114,9 @@ pub(crate) struct Add {
     /// Threads that share each queue.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) threads: u16,
-    /// How data moves.
-    #[arg(long, value_enum, default_value_t = Mode::Copy)]
-    pub(crate) mode: Mode,
+    /// How data moves [default: copy; user-copy of a device with zones or metadata, whose data the driver does not copy].
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
     /// Requests are fetched and committed in batches, by whichever thread is free. Linux 7.0.
     #[arg(long)]
     pub(crate) batch: bool,
@@ -175,7 +182,7 @@ pub(crate) enum Recovery {
 }
 
 /// Bytes, a multiple of 512.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K') => (&text[..text.len() - 1], 10),
         Some(b'M') => (&text[..text.len() - 1], 20),
@@ -213,6 +220,11 @@ mod tests {
         assert!(parse("sensecheck-ublk add --ram 1M --mode zero-copy").is_ok());
         assert!(parse("sensecheck-ublk add --bsg /dev/bsg/0:0:0:0 --mode auto-buf").is_ok());
         assert!(parse("sensecheck-ublk add --null 1M --batch --threads 2").is_ok());
+        assert!(parse("sensecheck-ublk add --ram 1M --zone-size 64K").is_ok());
+        let both = parse("sensecheck-ublk add --ram 1M --zone-size 64K --metadata-size 8");
+        assert!(both.is_err(), "zones and metadata");
+        let alone = parse("sensecheck-ublk add --ram 1M --csum-type ip");
+        assert!(alone.is_err(), "a guard in no metadata");
         assert!(parse("sensecheck-ublk add").is_err(), "no medium");
         assert!(parse("sensecheck-ublk add --ram 1M --null 1M").is_err(), "two media");
         assert!(parse("sensecheck-ublk del").is_err(), "no number");

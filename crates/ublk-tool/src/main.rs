@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what the program is for")]
 
 mod args;
+mod layout;
 mod serve;
 
 use std::{process::ExitCode, time::Duration};
@@ -13,7 +14,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use ublk::{
     Control, Errno, Features,
-    uapi::{DevInfo, state},
+    uapi::{DevInfo, Params, state},
 };
 
 use self::args::{Cli, Command};
@@ -119,11 +120,14 @@ fn state_name(state: u16) -> &'static str {
     }
 }
 
-fn as_json(info: &DevInfo, sectors: u64) -> Value {
+/// A device, as far as it has parameters.
+fn as_json(info: &DevInfo, params: Option<&Params>) -> Value {
     json!({
         "number": info.dev_id,
         "state": state_name(info.state),
-        "bytes": sectors * 512,
+        "bytes": params.map_or(0, |params| params.basic.dev_sectors * 512),
+        "zones": params.map_or(Value::Null, layout::zones),
+        "integrity": params.map_or(Value::Null, layout::integrity),
         "queues": info.nr_hw_queues,
         "depth": info.queue_depth,
         "server_pid": info.ublksrv_pid,
@@ -153,22 +157,22 @@ fn list(json: bool) -> Result<()> {
             Err(error) if error.errno() == Some(Errno::NODEV) => continue,
             Err(error) => return Err(error).with_context(|| format!("device {number}")),
         };
-        let sectors = control.params(number).map_or(0, |params| params.basic.dev_sectors);
-        devices.push((info, sectors));
+        // Not yet set, or of a device that is gone by now.
+        devices.push((info, control.params(number).ok()));
     }
     if json {
         let all: Vec<Value> =
-            devices.iter().map(|(info, sectors)| as_json(info, *sectors)).collect();
+            devices.iter().map(|(info, params)| as_json(info, params.as_ref())).collect();
         println!("{}", Value::from(all));
         return Ok(());
     }
-    for (info, sectors) in devices {
+    for (info, params) in devices {
         let names = Features::from_bits_retain(info.flags).names().join(" ");
         println!(
             "/dev/ublkb{}  {}  {} bytes  {} queues of {}  server {}  {names}",
             info.dev_id,
             state_name(info.state),
-            sectors * 512,
+            params.map_or(0, |params| params.basic.dev_sectors * 512),
             info.nr_hw_queues,
             info.queue_depth,
             info.ublksrv_pid,

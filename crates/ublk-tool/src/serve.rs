@@ -19,27 +19,40 @@ use signal_hook::{
     iterator::Signals,
 };
 use ublk::{
-    Config, Control, DataMode, Faults, Features, FileTarget, NullTarget, RamTarget, Server, Target,
-    uapi::SECTOR_LEN,
+    Config, Control, DataMode, Faults, Features, FileTarget, NullTarget, Server, Target,
+    uapi::{Params, SECTOR_LEN},
 };
 use ublk_fault::Scenario;
 
-use crate::args::{Add, Medium, Recovery};
+use crate::{
+    args::{Add, Medium, Mode, Recovery},
+    layout::{self, Layout},
+};
 
 /// What is served, and the device it makes.
-fn open(medium: &Medium, mode: DataMode, depth: u16) -> Result<(Arc<dyn Target>, Config)> {
+fn open(
+    medium: &Medium,
+    layout: &Layout,
+    mode: DataMode,
+    depth: u16,
+) -> Result<(Arc<dyn Target>, Config)> {
+    if let Some(bytes) = medium.ram {
+        let config = layout.config(bytes)?.mode(mode).queues(1, depth);
+        return Ok((layout::memory(&config.params), config));
+    }
+    anyhow::ensure!(!layout.is_special(), "only memory has zones or metadata: give --ram");
     if let Some(node) = &medium.bsg {
         let disk = Disk::ask(node).context("cannot ask the disk")?;
         let route = Route::of(node).context("cannot tell the limits of the way to the disk")?;
         let config = disk.config(&route, mode, depth);
         return Ok((Arc::new(Bridge::new(node, disk, Patience::default())?), config));
     }
-    let (target, sectors) = file_or_memory(medium)?;
+    let (target, sectors) = file_or_nothing(medium)?;
     Ok((target, Config::disk(sectors).mode(mode).queues(1, depth)))
 }
 
 /// What is served, and its length in sectors.
-fn file_or_memory(medium: &Medium) -> Result<(Arc<dyn Target>, u64)> {
+fn file_or_nothing(medium: &Medium) -> Result<(Arc<dyn Target>, u64)> {
     let sector = u64::from(SECTOR_LEN);
     if let Some(path) = &medium.file {
         let opened = File::options().read(true).write(true).open(path);
@@ -52,9 +65,6 @@ fn file_or_memory(medium: &Medium) -> Result<(Arc<dyn Target>, u64)> {
             path.display()
         );
         return Ok((Arc::new(FileTarget::new(file)), len / sector));
-    }
-    if let Some(bytes) = medium.ram {
-        return Ok((Arc::new(RamTarget::new(bytes / sector)), bytes / sector));
     }
     let bytes = medium.null.expect("the command line asks for one of them");
     Ok((Arc::new(NullTarget), bytes / sector))
@@ -71,7 +81,14 @@ fn faults(scenario: Option<&Path>) -> Result<Option<Arc<Faults>>> {
 
 /// `add`.
 pub(crate) fn add(add: &Add, json: bool) -> Result<()> {
-    let (target, mut config) = open(&add.medium, add.mode.into(), add.depth)?;
+    let usual = if add.layout.is_special() { Mode::UserCopy } else { Mode::Copy };
+    let mode = add.mode.unwrap_or(usual);
+    let is_copied = matches!(mode, Mode::Copy | Mode::GetData);
+    anyhow::ensure!(
+        !add.layout.is_special() || !is_copied,
+        "the driver does not copy the data of such a device: leave out --mode, or give another"
+    );
+    let (target, mut config) = open(&add.medium, &add.layout, mode.into(), add.depth)?;
     config.info.nr_hw_queues = add.queues;
     config.threads = add.threads;
     config.faults = faults(add.scenario.as_deref())?;
@@ -107,13 +124,18 @@ pub(crate) fn recover(
     json: bool,
 ) -> Result<()> {
     // Of the configuration only the server's part counts; the mode is what the device has.
-    let (target, mut config) = open(medium, DataMode::Copy, 64)?;
+    let (mut target, mut config) = open(medium, &Layout::default(), DataMode::Copy, 64)?;
     let sectors = config.params.basic.dev_sectors;
-    let has = Control::open()?.params(number)?.basic.dev_sectors;
+    let params: Params = Control::open()?.params(number)?;
+    let has = params.basic.dev_sectors;
     anyhow::ensure!(
         sectors == has,
         "device {number} has {has} sectors and the medium {sectors}: give the medium it had"
     );
+    if medium.ram.is_some() {
+        // With the zones or the metadata that the device has.
+        target = layout::memory(&params);
+    }
     config.faults = faults(scenario)?;
     let signals = signals()?;
     let server = Server::recover(number, &config, target)
@@ -133,8 +155,8 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 fn serve(mut server: Server, mut signals: Signals, json: bool) -> Result<()> {
     let number = server.dev_id();
     if json {
-        let sectors = server.control().params(number)?.basic.dev_sectors;
-        println!("{}", crate::as_json(server.info(), sectors));
+        let params = server.control().params(number)?;
+        println!("{}", crate::as_json(server.info(), Some(&params)));
     } else {
         println!("{}", server.block_path().display());
     }

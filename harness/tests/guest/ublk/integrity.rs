@@ -23,7 +23,7 @@ const SECTORS: u64 = 256;
 /// EILSEQ, as which the block layer reports BLK_STS_PROTECTION.
 const EILSEQ: i32 = 84;
 
-const INTEGRITY: Needs = Needs {
+pub(super) const INTEGRITY: Needs = Needs {
     features: Cow::Borrowed(&[
         Feature::KernelAtLeast(7, 0),
         Feature::Config(Cow::Borrowed("CONFIG_BLK_DEV_INTEGRITY")),
@@ -42,7 +42,7 @@ fn crc16_t10dif(bytes: &[u8]) -> u16 {
 }
 
 /// Protection information of type 1 for a sector: guard, application tag, reference tag.
-fn protection(sector: u64, guarded: &[u8], application: u16) -> Vec<u8> {
+pub(super) fn protection(sector: u64, guarded: &[u8], application: u16) -> Vec<u8> {
     let reference = u32::try_from(sector).expect("a small disk");
     let guard = crc16_t10dif(guarded);
     [&guard.to_be_bytes()[..], &application.to_be_bytes(), &reference.to_be_bytes()].concat()

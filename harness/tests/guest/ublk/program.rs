@@ -22,7 +22,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use ublk::Control;
 
-use super::{modes::SINCE_7_0, recorder::pattern};
+use super::{
+    integrity::{INTEGRITY, protection},
+    modes::SINCE_7_0,
+    recorder::pattern,
+    zoned_server::ZONED,
+};
 
 const PROGRAM: &str = "sensecheck-ublk";
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -172,6 +177,7 @@ fn help_has_every_command_and_a_bad_command_line_ends_with_2() {
         (&["add", "--ram", "1000"], "multiple of 512"),
         (&["add", "--ram", "1M", "--null", "1M"], "cannot be used with"),
         (&["add", "--ram", "1M", "--mode", "magic"], "zero-copy"),
+        (&["add", "--ram", "1M", "--pi-offset", "8"], "--metadata-size <BYTES>"),
         (&["del"], "<NUMBERS>"),
         (&["no-such-command"], "unrecognized subcommand"),
     ] {
@@ -218,6 +224,53 @@ fn added_device_is_served_until_a_signal(#[case] signal: Signal, #[case] how: &[
     assert_eq!(disk.read(8 * 512, 4096).expect("read"), pattern(8, 8, 1));
     drop(disk);
     serving.end(signal);
+}
+
+/// `--zone-size` makes zones: the list says how many, and each is written in sequence, after which its report says so.
+#[rstest]
+fn zones_are_made_and_written_in_sequence() {
+    declare!(Contract, ZONED);
+    let serving = Serving::start(&["--json", "add", "--ram", "1M", "--zone-size", "64K"]);
+    let json: Value = serde_json::from_str(&serving.first).expect("JSON");
+    let zones = serde_json::json!({ "number": 16, "bytes": 65536 });
+    assert_eq!((&json["zones"], &json["integrity"]), (&zones, &Value::Null));
+    assert_eq!(listed(serving.number), json);
+    let disk = serving.disk();
+    disk.write(2 * 65536, &pattern(256, 8, 1)).expect("where its third zone begins");
+    disk.write(2 * 65536 + 4096, &pattern(264, 8, 1)).expect("behind it");
+    disk.write(3 * 65536 + 4096, &pattern(0, 8, 1)).expect_err("not where its fourth begins");
+    let pointers: Vec<u64> =
+        disk.report(0).expect("BLKREPORTZONE").iter().map(|z| z.wp - z.start).collect();
+    assert_eq!((pointers.len(), &pointers[1..4]), (16, &[0, 16, 0][..]));
+    drop(disk);
+    serving.end(Signal::TERM);
+}
+
+/// `--metadata-size` and what goes with it make metadata with protection information, which the block layer fills in and
+/// the server keeps.
+#[rstest]
+fn metadata_is_kept_beside_the_data() {
+    declare!(Contract, INTEGRITY);
+    let shape = ["--metadata-size", "16", "--csum-type", "crc16-t10dif", "--pi-offset", "8"];
+    let add = [&["--json", "add", "--ram", "64K", "--tag-size", "2"], &shape[..]].concat();
+    let serving = Serving::start(&add);
+    let json: Value = serde_json::from_str(&serving.first).expect("JSON");
+    let told = serde_json::json!({
+        "metadata_size": 16, "csum_type": "crc16-t10dif", "pi_offset": 8, "tag_size": 2,
+    });
+    assert_eq!((&json["integrity"], &json["zones"]), (&told, &Value::Null));
+    assert_eq!(listed(serving.number), json);
+    let disk = serving.disk();
+    let data = pattern(8, 2, 4);
+    disk.write(8 * 512, &data).expect("written");
+    let (back, metadata) = disk.read_with_metadata(8 * 512, 1024, 32, 8).expect("read");
+    let expected = (8..).zip(data.chunks(512)).flat_map(|(sector, bytes)| {
+        let guarded = [bytes, &[0; 8]].concat();
+        [vec![0; 8], protection(sector, &guarded, 0)].concat()
+    });
+    assert_eq!((back == data, metadata), (true, expected.collect()));
+    drop(disk);
+    serving.end(Signal::TERM);
 }
 
 /// `--file` in each way in which data can move: what is written is in the file when the server has ended.
@@ -324,6 +377,13 @@ fn refusals_say_what_helps() {
         (&["resize", "99999", "64K"], &["cannot resize device 99999"]),
         (&["add", "--file", "/no/such/file"], &["cannot open /no/such/file", "No such file"]),
         (&["add", "--file", odd.name()], &["has 700 bytes", "`truncate -s 1G`"]),
+        (&["add", "--null", "1M", "--zone-size", "64K"], &["give --ram"]),
+        (&["add", "--ram", "1M", "--zone-size", "96K"], &["give a power of two"]),
+        (&["add", "--ram", "1M", "--zone-size", "64K", "--mode", "copy"], &["leave out --mode"]),
+        (
+            &["add", "--ram", "64K", "--metadata-size", "15", "--csum-type", "crc64-nvme"],
+            &["16 bytes of protection information", "give a larger --metadata-size"],
+        ),
         (&["add", "--ram", "64K", "--scenario", "/none"], &["cannot read /none"]),
         (&["add", "--ram", "64K", "--scenario", bad.name()], &["is no scenario for ublk"]),
     ] {

@@ -22,7 +22,7 @@ use super::recorder::pattern;
 const ZONES: u64 = 4;
 const ZONE_SECTORS: u32 = 64;
 
-const ZONED: Needs = Needs {
+pub(super) const ZONED: Needs = Needs {
     features: Cow::Borrowed(&[
         Feature::KernelAtLeast(7, 0),
         Feature::Config(Cow::Borrowed("CONFIG_BLK_DEV_ZONED")),

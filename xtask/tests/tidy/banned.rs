@@ -22,6 +22,7 @@ const UNSAFE: &[&str] = &[
     "crates/ublk/src/command.rs",
     "crates/ublk/src/descriptors.rs",
     "crates/ublk/src/transfer.rs",
+    "crates/uring-cmd/src/entrance.rs",
     "crates/uring-cmd/src/fixed.rs",
     "crates/uring-cmd/src/mapped.rs",
     "crates/uring-cmd/src/memory.rs",

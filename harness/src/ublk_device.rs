@@ -4,7 +4,9 @@ use std::{path::PathBuf, thread, time::Duration};
 
 use ublk::{Control, Errno, Features, uapi::DevInfo};
 
-/// How long the deletion of a device may take.
+use crate::wait;
+
+/// How long the deletion of a device, or a change of its state, may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A device that this test made, or took over from a server it killed. It is deleted at the end of
@@ -66,6 +68,14 @@ impl UblkDevice {
     #[track_caller]
     pub fn state(&mut self) -> u16 {
         self.control.info(self.info.dev_id).unwrap_or_else(|error| panic!("{error}")).state
+    }
+
+    /// Waits until it is in this state (UBLK_S_DEV_*, include/uapi/linux/ublk_cmd.h).
+    #[track_caller]
+    pub fn await_state(&mut self, state: u16) {
+        let what = format!("state {state}");
+        let reached = wait::until(DEADLINE, what, || (self.state() == state).then_some(()));
+        reached.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// The block device, `/dev/ublkbN`.

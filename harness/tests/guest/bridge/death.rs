@@ -7,11 +7,11 @@ use bsg::Access;
 use harness::{
     BlockDevice, Feature, HostShape, Lun, Needs, ScsiDevice, ScsiHost, UblkDevice,
     child::{self, Child, Parent},
-    declare, wait,
+    declare,
 };
 use ublk::{DataMode, Features, Server, uapi::state};
 
-use super::{DEADLINE, PATIENT, config, thin};
+use super::{PATIENT, config, thin};
 use crate::bsg::cdb;
 
 /// What holds a command needs a host of its own.
@@ -65,10 +65,7 @@ fn write_of_a_dead_server_is_done_by_the_next() {
         server.kill();
         assert_ne!(device.state(), state::QUIESCED, "while the command is at the disk");
         lun.release();
-        let quiet = wait::until(DEADLINE, "the device to be without its server", || {
-            (device.state() == state::QUIESCED).then_some(())
-        });
-        quiet.unwrap_or_else(|error| panic!("{error}"));
+        device.await_state(state::QUIESCED);
         let (bridge, config) = lasting(lun.device());
         let recovered = Server::recover(device.id(), &config, bridge).expect("recovered");
         writer.join().expect("no panic").expect("written");

@@ -296,8 +296,7 @@ fn ring_lost_in_the_middle_of_recovery_keeps_requests_waiting() {
     let cpu = device.control().queue_affinity(id, 0).expect("GET_QUEUE_AFFINITY")[0];
     let disk = BlockDevice::open(&device.block_path(), Access::ReadOnly);
     server.leave();
-    let waits = wait::until(DEADLINE, "QUIESCED", || (device.state() == 2).then_some(()));
-    waits.unwrap_or_else(|error| panic!("{error}"));
+    device.await_state(2);
     device.control().start_recovery(id).expect("START_USER_RECOVERY");
     let mut queue = RawQueue::open(id).expect("opened");
     let open = queue.another().expect("a ring that keeps the char device open");

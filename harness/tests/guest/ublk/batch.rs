@@ -563,8 +563,7 @@ fn next_server_of_a_batch_gets_what_came_meanwhile(#[values(true, false)] quiesc
     }
     let Batch { queue, mut device, flags } = batch;
     drop(queue);
-    let quiesced = wait::until(DEADLINE, "QUIESCED", || (device.state() == 2).then_some(()));
-    quiesced.unwrap_or_else(|error| panic!("{error}"));
+    device.await_state(2);
     let path = device.block_path();
     let (send, read) = channel();
     thread::spawn(move || {

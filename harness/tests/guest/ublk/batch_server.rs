@@ -205,8 +205,7 @@ fn next_server_of_batches_gets_what_the_last_one_had(
     });
     faults.wait_held(1, DEADLINE).expect("held");
     server.leave();
-    let quiesced = wait::until(DEADLINE, "QUIESCED", || (device.state() == 2).then_some(()));
-    quiesced.unwrap_or_else(|error| panic!("{error}"));
+    device.await_state(2);
     let server = Server::recover(device.id(), &config, target.clone()).expect("recovered");
     let (written, read) = written.recv_timeout(DEADLINE).expect("it ends");
     written.expect("written");

@@ -10,7 +10,7 @@ use bsg::Access;
 use harness::{
     BlockDevice, Child, UblkDevice,
     child::{self, Parent},
-    declare, sysfs, wait,
+    declare, sysfs,
 };
 use rstest::rstest;
 use ublk::{Config, Errno, Faults, Hold, Op, RamTarget, Server};
@@ -50,14 +50,6 @@ fn start() -> (UblkDevice, Child) {
     (UblkDevice::adopt(id), server)
 }
 
-/// Waits for a state of the device.
-#[track_caller]
-fn await_state(device: &mut UblkDevice, state: u16) {
-    let what = format!("state {state}");
-    let reached = wait::until(DEADLINE, what, || (device.state() == state).then_some(()));
-    reached.unwrap_or_else(|error| panic!("{error}"));
-}
-
 /// Documentation/block/ublk.rst, without recovery: requests of a dead server fail, the disk goes away,
 /// the state becomes DEAD, 0, and the device can be deleted.
 #[rstest]
@@ -85,7 +77,7 @@ fn server_killed_in_mid_io_fails_it_with_eio(#[case] op: Op) {
     assert_eq!(Errno::from_io_error(&failed), Some(Errno::IO), "{failed}");
     client.join().expect("the client's thread ended well");
 
-    await_state(&mut device, 0);
+    device.await_state(0);
     sysfs::vanish(&device.block_path());
     device.delete();
 }
@@ -129,7 +121,7 @@ fn write_is_done_if_the_server_has_said_so(#[case] die: DiePoint) {
     }
     client.join().expect("the client's thread ended well");
     // The fault has fired: nobody else ends the server, and without it the device stays alive.
-    await_state(&mut device, 0);
+    device.await_state(0);
     drop(server);
     device.delete();
 }
@@ -145,7 +137,7 @@ fn idle_server_killed_takes_the_disk_away() {
     assert!(device.block_path().exists());
     assert_eq!(device.state(), 1);
     server.kill();
-    await_state(&mut device, 0);
+    device.await_state(0);
     sysfs::vanish(&device.block_path());
     device.delete();
 }
@@ -160,7 +152,7 @@ fn killed_server_of_a_recoverable_device_leaves_it_quiesced() {
     }
     let (mut device, server) = start();
     server.kill();
-    await_state(&mut device, 2);
+    device.await_state(2);
     assert!(device.block_path().exists(), "the disk stays");
     let block = device.block_path();
     device.delete();

@@ -162,13 +162,6 @@ fn beside<T: Send + 'static>(
     result
 }
 
-#[track_caller]
-fn await_state(device: &mut UblkDevice, state: u16) {
-    let what = format!("state {state}");
-    let reached = wait::until(DEADLINE, what, || (device.state() == state).then_some(()));
-    reached.unwrap_or_else(|error| panic!("{error}"));
-}
-
 /// Documentation/block/ublk.rst: what a server had fails with EIO, or is the next server's, who finds the disk as it was.
 #[rstest]
 fn request_of_a_killed_server_ends_as_the_device_was_told(
@@ -198,7 +191,7 @@ pub(crate) fn kill_at(point: Point, fate: Fate) {
         .then(|| beside(&device, |disk| disk.write(8 * 512, &pattern(8, 8, 1))));
     assert_eq!(server.hear(), "there");
     server.kill();
-    await_state(&mut device, fate.state());
+    device.await_state(fate.state());
     let is_reissued = fate == Fate::Reissued && point != Point::Idle && point != Point::Committed;
     let outcome = written.as_ref().filter(|_| !is_reissued).map(|written| {
         let outcome = written.recv_timeout(DEADLINE).expect("it ends");
@@ -296,7 +289,7 @@ fn command_ends_when_the_server_is_killed(
         assert_eq!(reply.res, 0);
         assert!(UblkDevice::find(device.id()).is_none_or(|info| info.state == 0));
     } else {
-        await_state(&mut device, fate.state());
+        device.await_state(fate.state());
     }
     if fate == Fate::Reissued && !waits {
         let target = Arc::new(Recorder::new(SECTORS));
@@ -352,7 +345,7 @@ fn server_killed_in_the_middle_of_a_recovery_leaves_it_to_the_next(#[values(0, 1
     let disk = BlockDevice::open(&device.block_path(), Access::ReadWrite);
     disk.write(0, &pattern(0, 8, 4)).expect("written");
     server.leave();
-    await_state(&mut device, 2);
+    device.await_state(2);
     let mut second = Child::start(&format!("{} {tags}", device.id()));
     assert_eq!(second.hear(), "there");
     second.kill();
@@ -385,7 +378,7 @@ fn requests_fail_when_the_ring_is_closed() {
     assert_eq!(failed.raw_os_error(), Some(5), "EIO");
     assert_eq!(device.state(), 1, "somebody has the char device");
     drop(open);
-    await_state(&mut device, 0);
+    device.await_state(0);
     device.delete();
 }
 

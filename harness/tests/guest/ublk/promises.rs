@@ -8,7 +8,7 @@ use bsg::Access;
 use harness::{
     BlockDevice, Child, UblkDevice,
     child::{self, Parent},
-    declare, wait,
+    declare,
 };
 use rstest::rstest;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -304,7 +304,6 @@ fn server_killed_with_an_operation_pending_fails_the_request(
     server.kill();
     let failed = client.join().expect("no panic").expect_err("nobody did it");
     assert_eq!(Errno::from_io_error(&failed), Some(Errno::IO));
-    let dead = wait::until(DEADLINE, "DEAD", || (device.state() == 0).then_some(()));
-    dead.unwrap_or_else(|error| panic!("{error}"));
+    device.await_state(0);
     device.delete();
 }

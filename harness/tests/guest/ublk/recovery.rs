@@ -55,13 +55,6 @@ fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Option<i32> {
     result.expect_err("it fails").raw_os_error()
 }
 
-#[track_caller]
-fn await_state(device: &mut UblkDevice, state: u16) {
-    let what = format!("state {state}");
-    let reached = wait::until(DEADLINE, what, || (device.state() == state).then_some(()));
-    reached.unwrap_or_else(|error| panic!("{error}"));
-}
-
 /// Documentation/block/ublk.rst, UBLK_F_USER_RECOVERY: what the server had fails with EIO, and for the next server data is
 /// what it was. The state is QUIESCED, 2, in between.
 #[rstest]
@@ -78,7 +71,7 @@ fn next_server_goes_on_without_what_the_last_one_had(
     let lost = beside(&server, |disk| disk.write(8 * 512, &pattern(8, 8, 2)));
     faults.wait_held(1, DEADLINE).expect("held");
     server.leave();
-    await_state(&mut device, 2);
+    device.await_state(2);
     assert_eq!(errno(lost.recv_timeout(DEADLINE).expect("it ends")), Some(5), "EIO");
 
     let server = Server::recover(device.id(), &config, target.clone()).expect("recovered");
@@ -100,7 +93,7 @@ fn request_without_a_server_waits_for_the_next() {
     let mut device = UblkDevice::adopt(server.dev_id());
     let disk = BlockDevice::open(&server.block_path(), Access::ReadOnly);
     server.leave();
-    await_state(&mut device, 2);
+    device.await_state(2);
     let (send, result) = channel();
     thread::spawn(move || {
         let outcome = disk.read(0, 4096);
@@ -127,7 +120,7 @@ fn next_server_gets_what_the_last_one_had(
     let written = beside(&server, |disk| disk.write(8 * 512, &pattern(8, 8, 4)));
     faults.wait_held(1, DEADLINE).expect("held");
     server.leave();
-    await_state(&mut device, 2);
+    device.await_state(2);
     assert!(written.try_recv().is_err(), "nobody has done it");
     let server = Server::recover(device.id(), &config, target.clone()).expect("recovered");
     written.recv_timeout(DEADLINE).expect("it ends").expect("written");
@@ -149,7 +142,7 @@ fn request_without_a_server_fails_if_asked_for() {
     faults.wait_held(1, DEADLINE).expect("held");
     let disk = BlockDevice::open(&server.block_path(), Access::ReadOnly);
     server.leave();
-    await_state(&mut device, 3);
+    device.await_state(3);
     assert_eq!(errno(lost.recv_timeout(DEADLINE).expect("it ends")), Some(5), "EIO");
     assert_eq!(errno(disk.read(0, 512)), Some(121), "EREMOTEIO");
     let server = Server::recover(device.id(), &config, target).expect("recovered");
@@ -193,7 +186,7 @@ fn quiesced_device_goes_to_the_next_server() {
     let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
     disk.write(0, &pattern(0, 8, 6)).expect("written");
     server.quiesce(DEADLINE).expect("quiesced");
-    await_state(&mut device, 2);
+    device.await_state(2);
     assert!(device.block_path().exists(), "the disk stays");
     let id = device.id();
     device.control().quiesce(id, DEADLINE).expect("it is quiesced");

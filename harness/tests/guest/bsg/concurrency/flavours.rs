@@ -8,21 +8,14 @@ use rstest::rstest;
 
 use super::{
     super::{
-        block,
-        cdb::{self, Size},
+        cdb,
         ways::{soon, uring_cmd},
     },
     FEW_TAGS, Flavour, LIMIT, TAGS, assert_all_end_well, assert_every_tag_is_free, await_answers,
-    await_waiting, hold, pinned_pages, read, test_unit_ready,
+    await_waiting, hold, pinned_pages, read, test_unit_ready, write_blocks,
 };
 
 const COMMANDS: u8 = 40;
-
-/// A unit whose blocks say where they belong.
-#[track_caller]
-fn written(bsg: &mut BsgUring) {
-    block::write(bsg, Size::Ten, 0, COMMANDS, &cdb::pattern(0, COMMANDS, 3));
-}
 
 /// Blocks that were read, in order of completion; each command brought its own.
 #[track_caller]
@@ -65,7 +58,7 @@ fn more_commands_than_tags_all_complete(
     declare!(Contract, FEW_TAGS);
     let lun = Lun::fresh();
     let mut bsg = flavour.open(&lun);
-    written(&mut bsg);
+    write_blocks(&mut bsg, COMMANDS);
     hold(&lun, TAGS);
     let push = |lba: u32| (bsg.push(read(lba)).expect("room"), lba);
     let reads: BTreeMap<_, _> = (0..u32::from(COMMANDS)).map(push).collect();
@@ -99,7 +92,7 @@ fn commands_complete_in_the_order_of_their_answers(
     declare!(Contract, FEW_TAGS);
     let lun = Lun::fresh();
     let mut bsg = flavour.open(&lun);
-    written(&mut bsg);
+    write_blocks(&mut bsg, COMMANDS);
     hold(&lun, TAGS);
     let push = |lba: u32| (bsg.push(read(lba)).expect("room"), lba);
     let reads: BTreeMap<_, _> = (0..4).map(push).collect();

@@ -10,9 +10,9 @@ use scsi_fault::{Effect, Rule, When};
 use super::{
     super::{
         cdb::{self, Size},
-        ways::{URING_CMD, complete, execute, sg_io_v4, soon, uring_cmd},
+        ways::{URING_CMD, complete, execute, sg_io_v4, soon},
     },
-    FEW_TAGS, TAGS, assert_every_tag_is_free, every_tag_is_free_after, pinned_pages,
+    FEW_TAGS, TAGS, assert_every_tag_is_free, every_tag_is_free_after, opened, pinned_pages,
 };
 
 /// As [`FEW_TAGS`], with transfers of at most 64 blocks.
@@ -122,8 +122,7 @@ const FAILURES: [Failure; 9] = [
 #[test]
 fn failed_commands_give_back_tags_and_pages() {
     declare!(Contract, SHORT);
-    let lun = Lun::fresh();
-    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    let (lun, mut bsg) = opened();
     let ioctl = sg_io_v4(lun.device(), Access::ReadWrite);
     privilege::drop_sys_rawio();
     let before = pinned_pages();
@@ -149,8 +148,7 @@ fn failed_commands_give_back_tags_and_pages() {
 #[test]
 fn failed_registered_buffers_give_back_tags() {
     declare!(Contract, FEW_TAGS);
-    let lun = Lun::fresh();
-    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    let (lun, mut bsg) = opened();
     for _ in 0..=TAGS {
         let frame = UringFrame::from(read().fixed(0));
         assert_eq!(complete(&mut bsg, frame).res, -14);
@@ -163,8 +161,7 @@ fn failed_registered_buffers_give_back_tags() {
 #[test]
 fn failed_responses_give_back_tags_and_pages() {
     declare!(Contract, FEW_TAGS);
-    let lun = Lun::fresh();
-    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    let (lun, mut bsg) = opened();
     let before = pinned_pages();
     // include/scsi/scsi_status.h, DID_*; 8, NEXUS_FAILURE, is a status.
     for (response, host) in
@@ -222,8 +219,7 @@ fn send(
 #[test]
 fn ten_thousand_commands_leave_nothing_behind() {
     declare!(Contract, URING_CMD);
-    let lun = Lun::fresh();
-    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    let (lun, mut bsg) = opened();
     let bounced = || {
         let buffer = Buffer::at_offset(1, 4096).expect("two pages");
         Request::new(&cdb::read(Size::Ten, 0, 8)).data(Data::In(buffer))

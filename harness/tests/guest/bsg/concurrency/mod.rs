@@ -13,6 +13,7 @@ use bsg::{Access, BsgUring, Request, Shape, UringFrame};
 use harness::{Feature, HostShape, Lun, Needs, ScsiHost, assert::assert_good, declare, wait};
 
 use super::{
+    block,
     cdb::{self, Size},
     links::waiting_workers,
     ways::{soon, uring_cmd},
@@ -61,6 +62,20 @@ impl Flavour {
 
 fn test_unit_ready() -> UringFrame {
     Request::new(&[0; 6]).into()
+}
+
+/// A unit of its own, and a ring for it.
+#[track_caller]
+fn opened() -> (Lun, BsgUring) {
+    let lun = Lun::fresh();
+    let bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    (lun, bsg)
+}
+
+/// So many blocks that say where they belong.
+#[track_caller]
+fn write_blocks(bsg: &mut BsgUring, blocks: u8) {
+    block::write(bsg, Size::Ten, 0, blocks, &cdb::pattern(0, blocks, 3));
 }
 
 /// Has so many of the next commands held.
@@ -142,8 +157,7 @@ fn pinned_pages() -> i64 {
 #[test]
 fn command_without_a_tag_waits_for_one() {
     declare!(Contract, FEW_TAGS);
-    let lun = Lun::fresh();
-    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    let (lun, mut bsg) = opened();
     hold(&lun, TAGS);
     for _ in 0..=TAGS {
         bsg.submit(test_unit_ready()).expect("submitted");

@@ -23,8 +23,8 @@ use super::{
         cdb::{self, Size},
         ways::{execute, soon, uring_cmd},
     },
-    FEW_TAGS, LIMIT, TAGS, assert_every_tag_is_free, await_answers, await_waiting, hold, read,
-    test_unit_ready,
+    FEW_TAGS, LIMIT, TAGS, assert_every_tag_is_free, await_answers, await_waiting, hold, opened,
+    read, test_unit_ready,
 };
 
 /// The child: submits as many reads as its role says, to the node it says, and tells.
@@ -186,8 +186,7 @@ fn process_started_meanwhile_inherits_nothing() {
         parent.tell(&format!("inherited {:?}", Vec::from_iter(inherited)));
         parent.until_killed();
     }
-    let lun = Lun::fresh();
-    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    let (lun, mut bsg) = opened();
     block::write(&mut bsg, Size::Ten, 7, 1, &cdb::pattern(7, 1, 2));
     lun.hold(1);
     let token = bsg.submit(read(7)).expect("submitted");
@@ -208,8 +207,7 @@ fn process_started_meanwhile_inherits_nothing() {
 #[test]
 fn thread_that_ends_leaves_its_commands_to_a_worker() {
     declare!(Accident, FEW_TAGS);
-    let lun = Lun::fresh();
-    let mut bsg = uring_cmd(lun.device(), Access::ReadWrite);
+    let (lun, mut bsg) = opened();
     block::write(&mut bsg, Size::Ten, 0, 1, &cdb::pattern(0, 1, 4));
     hold(&lun, TAGS);
     let (mut bsg, tokens) = thread::spawn(move || {

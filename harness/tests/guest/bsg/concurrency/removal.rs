@@ -14,11 +14,10 @@ use rstest::rstest;
 
 use super::{
     super::{
-        block,
-        cdb::{self, Size},
+        cdb,
         ways::{complete, execute, soon, uring_cmd},
     },
-    FEW_TAGS, Flavour, TAGS, assert_every_tag_is_free, await_waiting, hold, read,
+    FEW_TAGS, Flavour, TAGS, assert_every_tag_is_free, await_waiting, hold, read, write_blocks,
 };
 
 /// Reads that are submitted: some more than there are tags.
@@ -26,7 +25,7 @@ const COMMANDS: u8 = 6;
 
 #[track_caller]
 fn submit(lun: &Lun, bsg: &mut BsgUring) -> BTreeMap<u64, u32> {
-    block::write(bsg, Size::Ten, 0, COMMANDS, &cdb::pattern(0, COMMANDS, 3));
+    write_blocks(bsg, COMMANDS);
     hold(lun, TAGS);
     let submit = |lba: u32| (bsg.submit(read(lba)).expect("submitted"), lba);
     let reads = (0..u32::from(COMMANDS)).map(submit).collect();

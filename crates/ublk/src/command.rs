@@ -40,6 +40,8 @@ pub(crate) struct Command {
     pub(crate) number: u64,
     /// `sqe.addr`, which this driver takes for no address but for numbers ([`crate::uapi::auto_buf`]).
     pub(crate) sqe_addr: u64,
+    /// `IOSQE_*` beside that of the node.
+    pub(crate) sqe_flags: u8,
     pub(crate) user_data: u64,
 }
 
@@ -70,7 +72,7 @@ unsafe impl Operation for Command {
                 Sqe::uring_cmd(fd, self.cmd_op, io.as_bytes(), self.user_data)
             }
         };
-        (sqe.flags, sqe.addr) = (flags, self.sqe_addr);
+        (sqe.flags, sqe.addr) = (flags | self.sqe_flags, self.sqe_addr);
         sqe
     }
 

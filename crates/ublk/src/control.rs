@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::io::Errno;
-use uring_cmd::{Buffer, CqeSize, Pointer, Ring, Shape};
+use uring_cmd::{Buffer, Cancel, CancelError, CqeSize, Pointer, Ring, Shape};
 
 use crate::{
     command::{Command, Node, Payload},
@@ -108,12 +108,19 @@ impl Control {
             memory,
             number: 0,
             sqe_addr: 0,
+            sqe_flags: 0,
             user_data: token,
         };
         self.ring.push(command).map_err(|refused| refused.kind)?;
         self.next_token += 1;
         self.ring.submit().map_err(Error::Submit)?;
         Ok(token)
+    }
+
+    /// Asks the kernel to cancel a command, and waits until `deadline` to hear what became of that. One that a worker of the
+    /// ring waits with is interrupted as by a signal ([`Cancel::Running`]); its own answer comes in any case.
+    pub fn cancel(&mut self, token: u64, deadline: Instant) -> Result<Cancel, CancelError> {
+        self.ring.cancel(token, deadline)
     }
 
     /// Waits for the answer to a command until `deadline`.

@@ -45,5 +45,6 @@ pub use target::{
 };
 pub use transfer::{FixedTransfer, Transfer};
 pub use uring_cmd::{
-    Buffer, Completed, Cqe, CqeSize, Operation, Pointer, Region, Ring, Shape, SqeSize,
+    Buffer, Cancel, CancelError, Completed, Cqe, CqeSize, Operation, Pointer, Region, Ring, Shape,
+    SqeSize, sqe::SQE_ASYNC,
 };

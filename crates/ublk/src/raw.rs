@@ -37,13 +37,15 @@ pub struct RawCommand {
     pub number: u16,
     /// `sqe.addr`: what automatic registration is told.
     pub sqe_addr: u64,
+    /// `sqe.flags`, for example [`crate::SQE_ASYNC`].
+    pub sqe_flags: u8,
 }
 
 impl RawCommand {
     /// A command about a tag.
     pub fn new(op: u32, q_id: u16, tag: u16) -> Self {
         let memory = Pointer::Null;
-        RawCommand { op, q_id, tag, result: 0, memory, number: 0, sqe_addr: 0 }
+        RawCommand { op, q_id, tag, result: 0, memory, number: 0, sqe_addr: 0, sqe_flags: 0 }
     }
 
     /// The same, with this memory.
@@ -94,6 +96,11 @@ impl RawQueue {
         Self::on(self.device.clone())
     }
 
+    /// A ring for a char device that is open already, for example in another process.
+    pub fn over(device: File) -> Result<Self, Error> {
+        Self::on(Arc::new(device))
+    }
+
     fn on(device: Arc<File>) -> Result<Self, Error> {
         let shape = Shape { sqe: SqeSize::Bytes64, cqe: CqeSize::Bytes16, ..Shape::big(64) };
         let ring = Ring::new(&shape).map_err(Error::Setup)?;
@@ -133,7 +140,7 @@ impl RawQueue {
 
     /// Submits a command and returns its token.
     pub fn begin(&mut self, command: RawCommand) -> Result<u64, Error> {
-        let RawCommand { op, q_id, tag, result, memory, number, sqe_addr } = command;
+        let RawCommand { op, q_id, tag, result, memory, number, sqe_addr, sqe_flags } = command;
         let command = Command {
             node: Node::Open(self.device.clone()),
             cmd_op: op,
@@ -141,6 +148,7 @@ impl RawQueue {
             memory,
             number: number.into(),
             sqe_addr,
+            sqe_flags,
             user_data: self.next_token,
         };
         self.submit(Either::First(command))

@@ -1,7 +1,7 @@
 //! What a queue's ring has beside commands for the driver: reads and writes of a file, from and to a buffer of the
 //! server's or one of the ring's table, operations of a target's, and a wait for a word to the queue.
 
-use std::{fs::File, mem, os::fd::AsRawFd, sync::Arc};
+use std::{fs::File, io, mem, os::fd::AsRawFd, sync::Arc};
 
 use uring_cmd::{Buffer, Operation, Sqe};
 
@@ -19,6 +19,10 @@ const POLLIN: u32 = 1 << 0;
 const OP_READ: u8 = 22;
 /// `IORING_OP_WRITE`.
 const OP_WRITE: u8 = 23;
+/// `IORING_OP_READV_FIXED`.
+const OP_READV_FIXED: u8 = 60;
+/// `IORING_OP_WRITEV_FIXED`.
+const OP_WRITEV_FIXED: u8 = 61;
 
 /// A move of data between memory and a file.
 #[derive(Debug)]
@@ -131,8 +135,10 @@ pub struct FixedTransfer {
     pub index: u16,
     /// First byte in the data of the request.
     pub offset: u64,
-    /// Bytes.
+    /// Bytes; with pieces, how many of them.
     pub len: u32,
+    /// Pieces, coded as an array of `struct iovec`, which stands for `offset`.
+    pub(crate) pieces: Option<Buffer>,
     pub(crate) user_data: u64,
 }
 
@@ -140,7 +146,8 @@ impl FixedTransfer {
     /// `len` bytes from the beginning of buffer `index`, to the beginning of the file.
     pub fn to(file: &Arc<File>, index: u16, len: u32) -> Self {
         let file = Arc::clone(file);
-        FixedTransfer { file, file_offset: 0, to_file: true, index, offset: 0, len, user_data: 0 }
+        let (file_offset, offset, pieces, user_data) = (0, 0, None, 0);
+        FixedTransfer { file, file_offset, to_file: true, index, offset, len, pieces, user_data }
     }
 
     /// The other way.
@@ -153,19 +160,35 @@ impl FixedTransfer {
     pub fn at(self, offset: u64) -> Self {
         FixedTransfer { offset, ..self }
     }
+
+    /// The same by `IORING_OP_READV_FIXED` or `IORING_OP_WRITEV_FIXED`, with these pieces of the request one after the
+    /// other: the first byte of each, and its length.
+    pub fn pieces(self, pieces: &[(u64, u64)]) -> io::Result<Self> {
+        let words = pieces.iter().flat_map(|(base, len)| [*base, *len]);
+        let coded = Buffer::copy_of(&words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())?;
+        let len = u32::try_from(pieces.len()).map_err(io::Error::other)?;
+        Ok(FixedTransfer { len, pieces: Some(coded), ..self })
+    }
 }
 
 // SAFETY: the address in the entry is an offset in data of a driver: the tables of the rings this is pushed to hold no
-// memory of the process, so that the kernel takes it for nothing else. `file` keeps the descriptor open.
+// memory of the process, so that the kernel takes it for nothing else. Or it is that of `pieces`, which hold such offsets,
+// stay where they are when the operation moves, and are as many as is said. `file` keeps the descriptor open.
 unsafe impl Operation for FixedTransfer {
     fn sqe(&mut self) -> Sqe {
         let [o0, o1, o2, o3, o4, o5, o6, o7] = self.file_offset.to_le_bytes();
+        let (opcode, addr) = match (&mut self.pieces, self.to_file) {
+            (None, true) => (OP_WRITE_FIXED, self.offset),
+            (None, false) => (OP_READ_FIXED, self.offset),
+            (Some(pieces), true) => (OP_WRITEV_FIXED, pieces.address()),
+            (Some(pieces), false) => (OP_READV_FIXED, pieces.address()),
+        };
         Sqe {
-            opcode: if self.to_file { OP_WRITE_FIXED } else { OP_READ_FIXED },
+            opcode,
             fd: self.file.as_raw_fd(),
             cmd_op: u32::from_le_bytes([o0, o1, o2, o3]),
             pad1: u32::from_le_bytes([o4, o5, o6, o7]),
-            addr: self.offset,
+            addr,
             len: self.len,
             buf_index: self.index,
             user_data: self.user_data,
@@ -173,6 +196,8 @@ unsafe impl Operation for FixedTransfer {
         }
     }
 
-    /// Lets go of everything: there is no memory of the process.
-    fn abandon(self) {}
+    /// Leaks the pieces, which the kernel may still read, and lets go of the file.
+    fn abandon(self) {
+        mem::forget(self.pieces);
+    }
 }

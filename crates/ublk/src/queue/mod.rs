@@ -314,7 +314,9 @@ impl<'a> Queue<'a> {
             _ => 0,
         };
         let (node, user_data) = (Node::InTable(DEVICE), tag.into());
-        let command = Command { node, cmd_op, payload, memory, number, sqe_addr, user_data };
+        let sqe_flags = 0;
+        let command =
+            Command { node, cmd_op, payload, memory, number, sqe_addr, sqe_flags, user_data };
         self.ring.push(Either::First(command)).map_err(|refused| refused.kind)?;
         Ok(())
     }

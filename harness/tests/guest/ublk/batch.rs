@@ -14,6 +14,7 @@ use rstest::rstest;
 use ublk::{BatchQueue, DataMode, Element, Errno, Features, RawCommand, RawQueue, uapi::BatchIo};
 
 use super::{
+    at_once,
     modes::SINCE_7_0,
     protocol::{COMMIT, DEADLINE, FETCH, MOMENT, REGISTER, UNREGISTER, say},
     recorder::{pattern, unscanned},
@@ -67,7 +68,7 @@ impl Batch {
     /// The same, with so many tags, and no request of more sectors.
     fn of(mode: DataMode, features: Features, depth: u16, max_sectors: u32) -> Self {
         let mut config =
-            unscanned(1024).mode(mode).with(Features::BATCH_IO | features).queues(1, depth);
+            unscanned(4096).mode(mode).with(Features::BATCH_IO | features).queues(1, depth);
         config.info.max_io_buf_bytes = 64 << 10;
         config.params.basic.max_sectors = max_sectors;
         let mut device = UblkDevice::add(&config.info);
@@ -447,6 +448,36 @@ fn batch_of_many_tags_is_served_to_the_last(#[case] room: u32) {
     batch.end();
 }
 
+/// Requests that the block layer hands over at once come with one answer of the fetch, each once
+/// (ublk_drv.c:ublk_batch_queue_rqs).
+#[rstest]
+fn requests_at_once_come_at_once() {
+    declare!(Contract, SINCE_7_0);
+    const TAGS: u16 = 32;
+    let mut batch = Batch::of(DataMode::Copy, Features::empty(), TAGS, 128);
+    let all: Vec<u16> = (0..TAGS).collect();
+    assert_eq!(batch.prep(&all), Some(Ok(0)));
+    let fetch = batch.fetch(8, TAGS.into());
+    let id = batch.device.id();
+    batch.device.control().start(id).expect("START_DEV");
+    let written = at_once::write_at_once(batch.device.block_path());
+    let mut tags = batch.next(fetch);
+    assert_eq!(tags.len(), usize::from(at_once::REQUESTS));
+    let bytes = at_once::pages();
+    for tag in &tags {
+        let descriptor = batch.queue.descriptor(0, TAGS, *tag).expect("mapped");
+        let at = usize::try_from(descriptor.start_sector * 512).expect("short");
+        let len = descriptor.nr_sectors as usize * 512;
+        assert!(batch.queue.data(*tag, len) == bytes[at..at + len], "tag {tag}");
+        assert_eq!(batch.commit(&[*tag], i32::try_from(len).expect("short")), Some(Ok(16)));
+    }
+    assert_eq!(written.recv_timeout(DEADLINE).expect("it ends").expect("written"), bytes.len());
+    tags.sort_unstable();
+    tags.dedup();
+    assert_eq!(tags.len(), usize::from(at_once::REQUESTS), "each tag once");
+    batch.end();
+}
+
 /// Automatic registration that fails ends its request with EIO, and the server is told of the others in the batch alone.
 /// What an element of a COMMIT says of the index is for the next request of the tag.
 #[rstest]
@@ -586,5 +617,34 @@ fn next_server_of_a_batch_gets_what_came_meanwhile(#[values(true, false)] quiesc
         u32::try_from(batch.device.control().info(id).expect("info").ublksrv_pid),
         Ok(process::id())
     );
+    batch.end();
+}
+
+/// include/uapi/linux/ublk_cmd.h, UBLK_F_QUIESCE: fetches end, and so do those that come, until the next server has prepared
+/// its tags.
+#[rstest]
+fn quiesced_batch_is_fetched_from_again() {
+    declare!(Contract, SINCE_7_0);
+    let mut batch = Batch::new(DataMode::UserCopy, Features::USER_RECOVERY | Features::QUIESCE);
+    let fetch = batch.start();
+    let id = batch.device.id();
+    batch.device.control().quiesce(id, DEADLINE).expect("QUIESCE_DEV");
+    let late = batch.queue.begin_multishot(FETCH_MANY, fetching(), 0).expect("submitted");
+    for token in [fetch, late] {
+        let ended = batch.queue.finish(token, Instant::now() + DEADLINE).expect("no error");
+        assert_eq!(ended.expect("it ends").res, -19, "ENODEV");
+    }
+    let Batch { queue, mut device, flags } = batch;
+    drop(queue);
+    device.await_state(2);
+    device.control().start_recovery(id).expect("START_USER_RECOVERY");
+    let mut batch = Batch { queue: Batch::open(id), device, flags };
+    assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)));
+    let fetch = batch.fetch(8, 4);
+    batch.device.control().end_recovery(id).expect("END_USER_RECOVERY");
+    let read = batch.beside(|disk| disk.read(0, 512));
+    let tags = batch.next(fetch);
+    assert_eq!(batch.commit(&tags, 512), Some(Ok(8)));
+    assert_eq!(read.recv_timeout(DEADLINE).expect("answered").expect("read").len(), 512);
     batch.end();
 }

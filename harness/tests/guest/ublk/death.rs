@@ -13,8 +13,10 @@ use harness::{
     declare, sysfs,
 };
 use rstest::rstest;
-use ublk::{Config, Errno, Faults, Hold, Op, RamTarget, Server};
+use ublk::{Config, Errno, Faults, Features, Hold, Op, RamTarget, Server};
 use ublk_fault::{DiePoint, Effect, OpName, Rule, When};
+
+use super::modes::SINCE_7_0;
 
 /// How long a request of a dead server may take to fail.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -83,12 +85,12 @@ fn server_killed_in_mid_io_fails_it_with_eio(#[case] op: Op) {
 }
 
 /// The child: a server that dies at a point in the life of a write to the sector. Tells its device's number.
-fn serve_and_die(die: DiePoint) -> ! {
+fn serve_and_die(die: DiePoint, features: Features) -> ! {
     let mut parent = Parent::connect();
     let rule = Rule::new("die", Effect::die(die)).when(When::op(OpName::Write).sectors(HELD, HELD));
     let faults = Faults::new(vec![rule], 0).expect("sound");
     let target = Arc::new(RamTarget::new(SECTORS));
-    let config = Config::disk(SECTORS).faults(&faults);
+    let config = Config::disk(SECTORS).with(features).faults(&faults);
     let server = Server::start(&config, target).expect("started");
     parent.tell(&server.dev_id().to_string());
     parent.until_killed();
@@ -102,8 +104,22 @@ fn serve_and_die(die: DiePoint) -> ! {
 #[case::committed(DiePoint::Committed)]
 fn write_is_done_if_the_server_has_said_so(#[case] die: DiePoint) {
     declare!(Contract);
+    dies_at(die, Features::empty());
+}
+
+/// The same of a server of batches.
+#[rstest]
+#[case::fetched(DiePoint::Fetched)]
+#[case::executed(DiePoint::Executed)]
+#[case::committed(DiePoint::Committed)]
+fn write_in_a_batch_is_done_if_the_server_has_said_so(#[case] die: DiePoint) {
+    declare!(Contract, SINCE_7_0);
+    dies_at(die, Features::BATCH_IO);
+}
+
+fn dies_at(die: DiePoint, features: Features) {
     if child::role().is_some() {
-        serve_and_die(die);
+        serve_and_die(die, features);
     }
     let (mut device, server) = start();
     let disk = BlockDevice::open(&device.block_path(), Access::ReadWrite);

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread,
     time::{Duration, Instant},
@@ -420,4 +420,33 @@ fn device_deleted_under_load_goes() {
     }
     assert!(UblkDevice::find(id).is_none());
     server.leave();
+}
+
+/// A server that has recovered a device loses its ring, and the char device stays open: requests wait for the next server
+/// as they did the first time.
+#[rstest]
+fn ring_closed_after_a_recovery_keeps_requests_waiting() {
+    declare!(Contract, SINCE_7_0);
+    let target = Arc::new(Recorder::new(SECTORS));
+    let config = unscanned(SECTORS).with(Fate::Waits.features()).queues(1, 1);
+    let server = Server::start(&config, target.clone()).expect("started");
+    let mut device = UblkDevice::adopt(server.dev_id());
+    let id = device.id();
+    server.leave();
+    device.await_state(2);
+    device.control().start_recovery(id).expect("START_USER_RECOVERY");
+    let mut queue = RawQueue::open(id).expect("opened");
+    let open = queue.another().expect("a ring that keeps the char device open");
+    queue.begin(fetch(0)).expect("submitted");
+    device.control().end_recovery(id).expect("END_USER_RECOVERY");
+    close(queue);
+    let read = beside(&device, |disk| disk.read(0, 512));
+    let early = read.recv_timeout(MOMENT);
+    assert!(matches!(early, Err(RecvTimeoutError::Timeout)), "nobody serves: {early:?}");
+    assert_eq!(device.state(), 1, "somebody has the char device");
+    drop(open);
+    device.await_state(2);
+    let server = Server::recover(id, &config, target).expect("recovered");
+    assert_eq!(read.recv_timeout(DEADLINE).expect("it ends").expect("read"), [0; 512]);
+    server.delete().expect("deleted");
 }

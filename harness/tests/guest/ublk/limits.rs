@@ -17,7 +17,7 @@ use harness::{
 use rstest::rstest;
 use rustix::fs::OFlags;
 use ublk::{
-    Buffer, Config, Control, DataMode, Errno, Pointer, Server,
+    Buffer, Config, Control, DataMode, Errno, Pointer, Region, Server,
     uapi::{CtrlCmd, DevInfo, Params, ctrl},
 };
 use zerocopy::IntoBytes;
@@ -159,6 +159,33 @@ fn payload_that_is_nowhere_is_efault(#[case] op: u32, #[case] len: u16) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let reply = control.finish(token, deadline).expect("answered");
     assert_eq!(reply.res, -14, "EFAULT");
+    device.delete();
+}
+
+/// A payload that can be read and not written is EFAULT where an answer goes there; a device that nobody could be told of
+/// is not there.
+#[rstest]
+#[case::features(ctrl::GET_FEATURES, 8)]
+#[case::info(ctrl::GET_DEV_INFO, 64)]
+#[case::affinity(ctrl::GET_QUEUE_AFFINITY, 512)]
+#[case::get_params(ctrl::GET_PARAMS, 152)]
+#[case::add(ctrl::ADD_DEV, 64)]
+fn payload_that_cannot_be_written_is_efault(#[case] op: u32, #[case] len: u16) {
+    declare!(Contract, SINCE_7_0);
+    let (mut info, params) = (unscanned(64).info, unscanned(64).params);
+    let device = UblkDevice::add(&info);
+    info.dev_id = 0x5_4000;
+    let payload = Region::zeroed(4096).expect("a page");
+    payload.write(0, if op == ctrl::ADD_DEV { info.as_bytes() } else { params.as_bytes() });
+    payload.make_read_only(0..4096).expect("its protection changes");
+    let mut control = Control::open().expect("opened");
+    let dev_id = if op == ctrl::ADD_DEV { info.dev_id } else { device.id() };
+    let command = CtrlCmd { len, ..CtrlCmd::for_device(dev_id) };
+    let token = control.begin(op, command, Pointer::In(payload, 0)).expect("submitted");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    assert_eq!(control.finish(token, deadline).expect("answered").res, -14, "EFAULT");
+    assert!(UblkDevice::find(info.dev_id).is_none(), "nobody was told of it");
+    UblkDevice::add(&info).delete();
     device.delete();
 }
 

@@ -1,6 +1,7 @@
 //! Userspace block devices.
 
 mod answers;
+mod at_once;
 mod batch;
 mod batch_server;
 mod control;
@@ -10,6 +11,7 @@ mod faults;
 mod flags;
 mod hints;
 mod integrity;
+mod interrupted;
 pub(crate) mod killed;
 mod lifecycle;
 mod limits;
@@ -17,6 +19,7 @@ mod lost_ring;
 pub(crate) mod modes;
 mod moves;
 mod patience;
+mod pieces;
 mod privilege;
 mod program;
 mod promises;

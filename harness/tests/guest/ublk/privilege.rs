@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     sync::Arc,
     thread,
+    time::Instant,
 };
 
 use bsg::Access;
@@ -12,13 +13,13 @@ use harness::{BlockDevice, UblkDevice, declare, privilege};
 use rstest::rstest;
 use rustix::fs::FileType;
 use ublk::{
-    Config, Control, Errno, Features, RawQueue, Server,
+    Config, Control, Errno, Features, Pointer, RawQueue, Server,
     uapi::{CtrlCmd, DevInfo, ctrl},
 };
 
 use super::{
     modes::SINCE_7_0,
-    protocol::{fetch, say},
+    protocol::{DEADLINE, fetch, say},
     raw::exchange,
     recorder::{Recorder, pattern, unscanned},
 };
@@ -115,6 +116,19 @@ fn path_of_an_unprivileged_device_is_checked(
     let mut control = Control::open().expect("opened");
     let answer = exchange(&mut control, ctrl::STOP_DEV, command, path.as_bytes()).0;
     assert_eq!(answer, Err(errno));
+    device.delete();
+}
+
+/// A path that cannot be read is EFAULT.
+#[rstest]
+fn path_that_is_nowhere_is_efault() {
+    declare!(Contract, SINCE_7_0);
+    privilege::drop_sys_admin();
+    let device = UblkDevice::add(&info(UNPRIVILEGED));
+    let mut control = Control::open().expect("opened");
+    let command = CtrlCmd { len: 20, dev_path_len: 20, ..CtrlCmd::for_device(device.id()) };
+    let token = control.begin(ctrl::STOP_DEV, command, Pointer::Unmapped).expect("submitted");
+    assert_eq!(control.finish(token, Instant::now() + DEADLINE).expect("answered").res, -14);
     device.delete();
 }
 

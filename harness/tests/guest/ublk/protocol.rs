@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     sync::{
         Arc,
         mpsc::{Receiver, channel},
@@ -13,10 +13,15 @@ use std::{
 };
 
 use bsg::Access;
-use harness::{BlockDevice, Needs, UblkDevice, declare, wait};
+use harness::{
+    BlockDevice, Child, Needs, UblkDevice,
+    child::{self, Parent},
+    declare, wait,
+};
 use rstest::rstest;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use ublk::{
-    Buffer, DataMode, Errno, NullTarget, Pointer, RawCommand, RawQueue, Region, Server,
+    Buffer, DataMode, Errno, NullTarget, Pointer, RawCommand, RawQueue, Region, SQE_ASYNC, Server,
     uapi::{CtrlCmd, ctrl},
 };
 
@@ -232,6 +237,72 @@ fn descriptors_are_mapped_whole_and_read_only() {
     assert_eq!(errno(queue.probe_map(0x8000_0000, 4096, false)), Some(22), "EINVAL");
 }
 
+/// The child: maps the descriptors of a file of its parent's, and tells what came of it.
+fn map_for_the_parent(role: &str) -> ! {
+    let mut parent = Parent::connect();
+    let (pid, descriptor) = role.split_once(' ').expect("two words");
+    let pid = Pid::from_raw(pid.parse().expect("a number")).expect("a process id");
+    let pid = pidfd_open(pid, PidfdFlags::empty()).expect("the parent is there");
+    let descriptor = descriptor.parse().expect("a number");
+    let file = pidfd_getfd(pid, descriptor, PidfdGetfdFlags::empty()).expect("root may");
+    let queue = RawQueue::over(file.into()).expect("a ring");
+    let mapped = queue.probe_map(0, 4096, false).err().and_then(|error| error.raw_os_error());
+    parent.tell(&format!("{mapped:?}"));
+    parent.until_killed();
+}
+
+/// ublk_ch_mmap: descriptors are for the process that has mapped them first; another that has the same file is EINVAL.
+#[rstest]
+fn descriptors_are_for_one_process() {
+    declare!(Contract, SINCE_7_0);
+    if let Some(role) = child::role() {
+        map_for_the_parent(&role);
+    }
+    let (_device, queue) = device(DataMode::Copy, 4);
+    queue.probe_map(0, 4096, false).expect("the first");
+    let role = format!("{} {}", std::process::id(), queue.device().as_raw_fd());
+    let mut other = Child::start(&role);
+    assert_eq!(other.hear(), "Some(22)", "EINVAL");
+    other.kill();
+    queue.probe_map(0, 4096, false).expect("the first again");
+}
+
+/// Two CPUs are two queues.
+const TWO_QUEUES: Needs = Needs { cpus: Some(2), ..SINCE_7_0 };
+
+/// ublk_ch_mmap: each queue has descriptors of its own, a mapping of the longest queue (4096 tags of 24 bytes) apart. That
+/// of a request on the second is not found at the first.
+#[rstest]
+fn each_queue_has_its_descriptors() {
+    declare!(Contract, TWO_QUEUES);
+    let config = unscanned(64).mode(DataMode::UserCopy).queues(2, 1);
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    let mut queue = RawQueue::open(id).expect("opened");
+    let tokens =
+        [0, 1].map(|q_id| queue.begin(RawCommand::new(FETCH, q_id, 0)).expect("submitted"));
+    device.control().start(id).expect("START_DEV");
+    let cpu = device.control().queue_affinity(id, 1).expect("GET_QUEUE_AFFINITY")[0];
+    let path = device.block_path();
+    let client = thread::spawn(move || {
+        let mut cpus = rustix::thread::CpuSet::new();
+        cpus.set(usize::try_from(cpu).expect("a small number"));
+        rustix::thread::sched_setaffinity(None, &cpus).expect("the CPU is there");
+        BlockDevice::open(&path, Access::ReadOnly).read(8 * 512, 512)
+    });
+    let request = queue.finish(tokens[1], Instant::now() + DEADLINE).expect("no error");
+    assert_eq!(request.expect("delivered").res, 0);
+    let [first, second] = [0, 1].map(|q_id| queue.descriptor(q_id, 1, 0).expect("mapped"));
+    assert_eq!((second.start_sector, second.nr_sectors), (8, 1));
+    assert_eq!((first.start_sector, first.nr_sectors), (0, 0), "nothing has come to it");
+    let commit = RawCommand { result: 512, ..RawCommand::new(COMMIT, 1, 0) };
+    assert_eq!(say(&mut queue, commit), None);
+    assert_eq!(client.join().expect("no panic").expect("read").len(), 512);
+    drop(queue);
+    device.delete();
+}
+
 /// ublk_ch_mmap: a mapping that may be read cannot be made one that may be written (`mw`, may write, of VmFlags in
 /// Documentation/filesystems/proc.rst).
 #[rstest]
@@ -257,10 +328,16 @@ pub(crate) struct Delivered {
 
 /// Starts the device and has an application ask for one sector at 8; 0xa5 if it writes.
 pub(crate) fn deliver(mode: DataMode, write: bool) -> Delivered {
+    deliver_to(mode, write, 0)
+}
+
+/// The same, with these flags of the entry that fetches.
+fn deliver_to(mode: DataMode, write: bool, sqe_flags: u8) -> Delivered {
     let (mut device, mut queue) = device(mode, 1);
     queue.make_table(2).expect("a table");
     let memory = if mode == DataMode::Copy { buffer() } else { Pointer::Null };
-    let fetch = queue.begin(RawCommand::new(FETCH, 0, 0).memory(memory)).expect("submitted");
+    let fetch = RawCommand { sqe_flags, ..RawCommand::new(FETCH, 0, 0).memory(memory) };
+    let fetch = queue.begin(fetch).expect("submitted");
     let id = device.id();
     device.control().start(id).expect("START_DEV");
     let (send, client) = channel();
@@ -291,6 +368,27 @@ impl Delivered {
         self.device.delete();
         got
     }
+}
+
+/// A command that is left to a worker of the ring (IOSQE_ASYNC) is the task's that has sent it, and so is its tag
+/// (ublk_drv.c:ublk_ch_uring_cmd).
+#[rstest]
+fn command_of_a_worker_is_its_task_s(#[values(DataMode::Copy, DataMode::ZeroCopy)] mode: DataMode) {
+    declare!(Contract, SINCE_7_0);
+    let mut delivered = deliver_to(mode, true, SQE_ASYNC);
+    let by_worker = |op| RawCommand { sqe_flags: SQE_ASYNC, ..RawCommand::new(op, 0, 0) };
+    let (queue, memory) = (&mut delivered.queue, std::mem::take(&mut delivered.memory));
+    let refused = say(queue, by_worker(NEED_GET_DATA).memory(buffer()));
+    assert_eq!(refused, Some(Err(Errno::INVAL)), "nobody has asked for that feature");
+    if mode == DataMode::ZeroCopy {
+        assert_eq!(say(queue, by_worker(REGISTER)), Some(Ok(0)));
+        assert_eq!(say(queue, by_worker(UNREGISTER)), Some(Ok(0)));
+    }
+    let commit = RawCommand { result: 512, ..by_worker(COMMIT).memory(memory) };
+    assert_eq!(say(queue, commit), None, "the driver keeps the commit, as a fetch");
+    delivered.client.recv_timeout(DEADLINE).expect("answered").expect("written");
+    drop(delivered.queue);
+    delivered.device.delete();
 }
 
 /// A command that is refused leaves the request with the server, which can go on with it.

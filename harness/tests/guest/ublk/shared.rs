@@ -5,19 +5,20 @@ use std::{
     fs::File,
     os::unix::fs::{FileExt, OpenOptionsExt},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use harness::{Needs, UblkDevice, declare};
+use harness::{BlockDevice, Needs, UblkDevice, declare};
 use rstest::rstest;
 use rustix::fs::OFlags;
 use ublk::{
-    Buffer, Config, Errno, Features, RawCommand, RawQueue, Region,
+    Buffer, Config, Errno, Features, Pointer, RawCommand, RawQueue, Region,
     uapi::{CtrlCmd, DevInfo, IoDesc, ShmemBufReg, ctrl},
 };
 use zerocopy::IntoBytes;
 
 use super::{
+    protocol::{COMMIT, DEADLINE, MOMENT, fetch},
     raw::{exchange, plain},
     recorder::unscanned,
 };
@@ -154,6 +155,49 @@ fn registered_pages_are_given_back() {
     assert_eq!(control.register_shared(id, &region, 0..4096, true).expect("registered"), 0);
 }
 
+/// ublk_drv.c:ublk_lock_buf_tree: on a disk that is used a buffer comes and goes between two requests, so that REG_BUF and
+/// UNREG_BUF wait for what the server has; and the disk goes on.
+#[rstest]
+fn buffers_come_and_go_between_requests() {
+    declare!(Contract, SINCE_7_1);
+    let config = unscanned(64).with(Features::SHMEM_ZC).queues(1, 1);
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    let mut queue = RawQueue::open(id).expect("the char device opens");
+    let mut token = queue.begin(fetch(0)).expect("submitted");
+    device.control().start(id).expect("START_DEV");
+    let region = Region::zeroed(4096).expect("a page");
+    let range = ShmemBufReg { addr: region.address(), len: 4096, flags: 0, reserved: 0 };
+    let registers = (ctrl::REG_BUF, range.as_bytes());
+    for (op, bytes) in [registers, (ctrl::UNREG_BUF, &[])] {
+        let path = device.block_path();
+        let client = thread::spawn(move || {
+            let disk = BlockDevice::open(&path, bsg::Access::ReadWrite);
+            disk.write(0, &[0x33; 512])
+        });
+        let request = queue.finish(token, Instant::now() + DEADLINE).expect("no error");
+        let memory = request.expect("the disk is used").memory;
+        let memory_of_command = match bytes {
+            [] => Pointer::Null,
+            bytes => Buffer::copy_of(bytes).expect("memory").into(),
+        };
+        let len = u16::try_from(bytes.len()).expect("short");
+        let command = CtrlCmd { len, ..CtrlCmd::for_device(id) };
+        let change = device.control().begin(op, command, memory_of_command).expect("submitted");
+        let early = device.control().finish(change, Instant::now() + MOMENT);
+        assert!(early.is_err(), "a request is under way: {early:?}");
+        let commit = RawCommand { result: 512, ..RawCommand::new(COMMIT, 0, 0).memory(memory) };
+        token = queue.begin(commit).expect("submitted");
+        client.join().expect("no panic").expect("written");
+        let reply = device.control().finish(change, Instant::now() + DEADLINE).expect("answered");
+        assert_eq!(reply.res, 0, "index 0, or success");
+    }
+    let gone = device.control().unregister_shared(id, 0).expect_err("it is gone");
+    assert_eq!(gone.errno(), Some(Errno::NOENT));
+    drop(queue);
+}
+
 /// What an application does with its memory, of which the part from byte 4096 on is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -164,7 +208,6 @@ enum Access {
 /// Registers two of three pages, has an application use the last of them for sectors 8 to 15, and returns the descriptor
 /// of the request and the beginning of the server's own buffer.
 fn descriptor(access: Access, flags: u32, registered: bool) -> (IoDesc, u64) {
-    const DEADLINE: Duration = Duration::from_secs(20);
     let config = unscanned(64).with(Features::SHMEM_ZC).queues(1, 1);
     let mut device = UblkDevice::add(&config.info);
     let id = device.id();

@@ -1,0 +1,200 @@
+//! Requests that the block layer hands over at once, those of one plug (block/blk-mq.c:blk_mq_flush_plug_list,
+//! drivers/block/ublk_drv.c:ublk_queue_rqs). Those of a device with UBLK_F_BATCH_IO are in `batch.rs`.
+
+use std::{
+    fs,
+    io::{self, IoSlice},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread,
+    time::Instant,
+};
+
+use bsg::Access;
+use harness::{BlockDevice, UblkDevice, declare};
+use rstest::rstest;
+use ublk::{Buffer, Config, DataMode, Features, RamTarget, RawCommand, RawQueue, Server};
+
+use super::{
+    modes::SINCE_7_0,
+    protocol::{COMMIT, DEADLINE, FETCH, MOMENT},
+    recorder::{pattern, unscanned},
+};
+
+const SECTORS: u64 = 4096;
+
+/// More pages than a bio has room for, 256 (BIO_MAX_VECS): only then is there a plug around a direct write
+/// (block/fops.c:__blkdev_direct_IO).
+const PAGES: u64 = 300;
+
+/// What they come in, of 128 sectors at most: 16 of the first bio and 3 of the second. A longer one would end the plug
+/// (BLK_PLUG_FLUSH_SIZE, 128 KiB).
+pub(crate) const REQUESTS: u16 = 19;
+
+/// As many tags as there are requests, so that each has one.
+fn config() -> Config {
+    let mut config = unscanned(SECTORS).mode(DataMode::UserCopy).queues(1, REQUESTS);
+    config.params.basic.max_sectors = 128;
+    config
+}
+
+/// What is written, from sector 0 on.
+pub(crate) fn pages() -> Vec<u8> {
+    pattern(0, PAGES * 8, 9)
+}
+
+/// Writes the pages with one call, on a thread of its own. Backwards in memory, so that none joins the one before it.
+/// Nothing between the block layer and the driver holds requests back (`queue/scheduler`).
+pub(crate) fn write_at_once(path: PathBuf) -> Receiver<io::Result<usize>> {
+    let name = path.file_name().expect("a node has a name").display().to_string();
+    fs::write(format!("/sys/class/block/{name}/queue/scheduler"), "none").expect("always there");
+    let (send, written) = channel();
+    thread::spawn(move || {
+        let disk = BlockDevice::open(&path, Access::ReadWrite);
+        let memory: Vec<u8> = pages().chunks(4096).rev().flatten().copied().collect();
+        let memory = Buffer::copy_of(&memory).expect("memory");
+        let pieces: Vec<IoSlice<'_>> = memory.chunks(4096).rev().map(IoSlice::new).collect();
+        let outcome = disk.write_pieces(0, &pieces);
+        drop(disk);
+        let _over = send.send(outcome);
+    });
+    written
+}
+
+/// The application is told that all of it is written.
+#[track_caller]
+fn assert_written(written: &Receiver<io::Result<usize>>) {
+    let written = written.recv_timeout(DEADLINE).expect("it ends").expect("written");
+    assert_eq!(written, pages().len());
+}
+
+/// A device, and its queue, of which nothing is fetched.
+fn device() -> (UblkDevice, RawQueue) {
+    let config = config();
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    (device, RawQueue::open(id).expect("the char device opens"))
+}
+
+fn fetch(tag: u16) -> RawCommand {
+    RawCommand::new(FETCH, 0, tag)
+}
+
+/// Waits for the request of a tag, and returns the commit of it. Its data is what was written.
+#[track_caller]
+fn serve(queue: &mut RawQueue, tag: u16, token: u64) -> RawCommand {
+    let request = queue.finish(token, Instant::now() + DEADLINE).expect("no error");
+    let request = request.unwrap_or_else(|| panic!("tag {tag} has no request"));
+    assert_eq!(request.res, 0);
+    let descriptor = queue.descriptor(0, REQUESTS, tag).expect("mapped");
+    let at = usize::try_from(descriptor.start_sector * 512).expect("short");
+    let mut data = vec![0; descriptor.nr_sectors as usize * 512];
+    let place = 0x8000_0000 | u64::from(tag) << 25;
+    queue.device().read_exact_at(&mut data, place).expect("its data");
+    assert!(data == pages()[at..at + data.len()], "tag {tag}");
+    let result = i32::try_from(data.len()).expect("short");
+    RawCommand { result, ..RawCommand::new(COMMIT, 0, tag) }
+}
+
+/// UBLK_F_PER_IO_DAEMON: a request goes to the task that has fetched its tag, on whatever ring, though another request
+/// goes to another task of the same ring with it.
+#[rstest]
+fn requests_at_once_go_to_the_tasks_of_their_tags() {
+    declare!(Contract, SINCE_7_0);
+    let (mut device, mut queue) = device();
+    let (order, orders) = channel::<(RawQueue, RawCommand)>();
+    let (done, answers) = channel();
+    // It stays, because what a thread has fetched is given back at its end.
+    let other = thread::spawn(move || {
+        for (mut queue, command) in orders {
+            let token = queue.begin(command).expect("submitted");
+            done.send((queue, token)).expect("the test waits");
+        }
+    });
+    // Every other tag is the other task's.
+    let submit = |mut queue: RawQueue, command: RawCommand| {
+        if command.tag % 2 == 0 {
+            let token = queue.begin(command).expect("submitted");
+            return (queue, token);
+        }
+        order.send((queue, command)).expect("it is there");
+        answers.recv_timeout(DEADLINE).expect("it answers")
+    };
+    let mut tokens = Vec::new();
+    for tag in 0..REQUESTS {
+        let (back, token) = submit(queue, fetch(tag));
+        queue = back;
+        tokens.push(token);
+    }
+    let id = device.id();
+    device.control().start(id).expect("START_DEV");
+    let written = write_at_once(device.block_path());
+    for (tag, token) in (0..).zip(tokens) {
+        let commit = serve(&mut queue, tag, token);
+        (queue, _) = submit(queue, commit);
+    }
+    assert_written(&written);
+    drop((order, queue));
+    other.join().expect("no panic");
+    device.delete();
+}
+
+/// The same with two rings of one task.
+#[rstest]
+fn requests_at_once_go_to_the_rings_of_their_tags() {
+    declare!(Contract, SINCE_7_0);
+    let (mut device, first) = device();
+    let second = first.another().expect("a ring");
+    let mut rings = [first, second];
+    let tokens: Vec<u64> = (0..REQUESTS)
+        .map(|tag| rings[usize::from(tag % 2)].begin(fetch(tag)).expect("submitted"))
+        .collect();
+    let id = device.id();
+    device.control().start(id).expect("START_DEV");
+    let written = write_at_once(device.block_path());
+    for (tag, token) in (0..).zip(tokens) {
+        let ring = &mut rings[usize::from(tag % 2)];
+        let commit = serve(ring, tag, token);
+        ring.begin(commit).expect("submitted");
+    }
+    assert_written(&written);
+    drop(rings);
+    device.delete();
+}
+
+/// Documentation/block/ublk.rst: requests that come while there is no server wait for the next, or fail (EREMOTEIO,
+/// 121), those that come at once too.
+#[rstest]
+#[case::wait(Features::USER_RECOVERY, 2)]
+#[case::fail(Features::USER_RECOVERY | Features::USER_RECOVERY_FAIL_IO, 3)]
+fn requests_at_once_without_a_server_have_its_fate(#[case] features: Features, #[case] state: u16) {
+    declare!(Contract, SINCE_7_0);
+    let (config, target) = (config().with(features), Arc::new(RamTarget::new(SECTORS)));
+    let server = Server::start(&config, target.clone()).expect("started");
+    let mut device = UblkDevice::adopt(server.dev_id());
+    server.leave();
+    device.await_state(state);
+    let written = write_at_once(device.block_path());
+    let early = match state {
+        2 => written.recv_timeout(MOMENT),
+        _ => written.recv_timeout(DEADLINE),
+    };
+    match (state, early) {
+        (2, early) => assert!(matches!(early, Err(RecvTimeoutError::Timeout)), "{early:?}"),
+        (_, early) => {
+            let failed = early.expect("it ends").expect_err("nobody serves");
+            assert_eq!(failed.raw_os_error(), Some(121), "EREMOTEIO");
+        }
+    }
+    let server = Server::recover(device.id(), &config, target.clone()).expect("recovered");
+    if state == 2 {
+        assert_written(&written);
+        assert!(target.bytes()[..pages().len()] == pages()[..], "the medium differs");
+    }
+    server.delete().expect("deleted");
+}

@@ -118,7 +118,7 @@ fn requests_at_once_go_to_the_tasks_of_their_tags() {
     });
     // Every other tag is the other task's.
     let submit = |mut queue: RawQueue, command: RawCommand| {
-        if command.tag % 2 == 0 {
+        if command.tag.is_multiple_of(2) {
             let token = queue.begin(command).expect("submitted");
             return (queue, token);
         }

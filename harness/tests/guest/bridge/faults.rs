@@ -168,7 +168,7 @@ fn what_does_not_pass_in_time_is_eio() {
     declare!(Contract, BRIDGE);
     let lun = Lun::with(thin());
     let (disk, config) = config(lun.device(), DataMode::AutoBuf);
-    let short = Duration::from_millis(50);
+    let short = Duration::from_millis(150);
     let patience = Patience { command: short, request: short, ..PATIENT };
     let bridged = Bridged::with(lun.device(), disk, &config, patience);
     let disk = bridged.open();

@@ -1,22 +1,14 @@
 //! Data through a server: what the application asks is what the server is asked, byte for byte.
 
-use std::{
-    fs::File,
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bsg::Access;
 use harness::{BlockDevice, declare};
 use proptest::{prelude::*, test_runner::TestRunner};
 use rstest::rstest;
-use rustix::fs::OFlags;
-use ublk::{Buffer, Config, Op, RamTarget, Server};
+use ublk::{Config, Op, RamTarget, Server};
 
-use super::{
-    modes::SINCE_7_0,
-    recorder::{Recorder, pattern, unscanned},
-};
+use super::recorder::{Recorder, pattern, unscanned};
 
 const SECTORS: u64 = 256;
 

@@ -202,6 +202,16 @@ impl Cache {
         Ok(place)
     }
 
+    /// Removes the directory `name`: for others it is there whole, or not at all. Waits for whoever makes or
+    /// uses it under its lock.
+    pub fn remove(&self, name: &str, progress: &Progress) -> Result<(), Error> {
+        let place = self.path(name);
+        let _lock = self.lock(name, progress)?;
+        let temporary = self.temporary(name)?;
+        fs::rename(&place, temporary.path().join("old")).map_err(at("move away", &place))?;
+        temporary.close().map_err(at("remove", &place))
+    }
+
     /// Replaces the file `name` by `content`, whole or not at all.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf, Error> {
         let place = self.path(name);

@@ -14,11 +14,11 @@ use host::{
 };
 
 use crate::{
-    Built, Error, Kernel, STORED, Stored,
+    Built, Error, KERNELS, Kernel, STORED, Stored,
     config::{Config, Fragment, Modules, ParseError, Value, unmet},
     fragments::Fragments,
     kbuild::Kbuild,
-    place,
+    place, unused,
     workspace::{Done, Workspace, digest},
 };
 
@@ -256,6 +256,7 @@ impl Build<'_> {
             let path = dir.join(STORED);
             Ok::<(), Error>(fs::write(&path, json).map_err(at("write", &path))?)
         })?;
+        unused::sweep(self.cache, KERNELS, &self.cache.path(&place(&key)));
         Ok(key)
     }
 

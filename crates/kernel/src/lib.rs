@@ -33,6 +33,7 @@ pub mod selftest;
 pub mod series;
 pub mod source;
 pub mod tree;
+mod unused;
 pub mod vmlinux;
 mod workspace;
 
@@ -156,6 +157,9 @@ impl Kernel {
         let text = fs::read_to_string(&config).map_err(at("read", &config))?;
         let config = Config::parse("config", &text).map_err(|error| damaged(error.to_string()))?;
         let built = stored.built.as_ref();
+        if built.is_some() {
+            unused::stamp(&dir);
+        }
         let origin = built.map(|built| built.origin.clone());
         let vmlinux = dir.join("debug/vmlinux");
         let debug = built.filter(|_| vmlinux.exists()).map(|built| DebugFiles {
@@ -181,9 +185,12 @@ impl Kernel {
     }
 }
 
+/// Where kernels are in the cache.
+const KERNELS: &str = "kernels";
+
 /// The directory of a kernel, relative to the cache.
 fn place(key: &str) -> String {
-    format!("kernels/{key}")
+    format!("{KERNELS}/{key}")
 }
 
 /// Where one of `candidates` is, relative to `root`.

@@ -7,7 +7,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, SystemTime},
 };
 
 use host::{
@@ -19,13 +18,11 @@ use host::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, kbuild::Kbuild, manifest::Arch, mirror::OBJECTS};
+use crate::{Error, kbuild::Kbuild, manifest::Arch, mirror::OBJECTS, unused};
 
 /// Written after a build: what it was made of.
 const DONE: &str = "done.json";
 const WORKSPACES: &str = "builds";
-/// A workspace not used for this long is removed.
-const UNUSED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// A workspace, locked.
 #[derive(Debug)]
@@ -63,11 +60,9 @@ impl Workspace {
         let place = format!("{WORKSPACES}/{name}");
         let lock = cache.lock(&place, progress)?;
         let dir = cache.path(&place);
-        sweep(cache, &dir);
+        unused::sweep(cache, WORKSPACES, &dir);
         fs::create_dir_all(&dir).map_err(at("make", &dir))?;
-        // In use: not to be swept as an old one.
-        let stamp = dir.join("used");
-        fs::write(&stamp, "").map_err(at("write", &stamp))?;
+        unused::stamp(&dir);
         Ok(Workspace { dir, lock })
     }
 
@@ -191,20 +186,6 @@ fn relocate(dir: &Path, from: &str, to: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Removes workspaces that nobody used for long. Failing to is no reason to fail.
-fn sweep(cache: &Cache, mine: &Path) {
-    let Ok(entries) = fs::read_dir(cache.path(WORKSPACES)) else { return };
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path != mine) {
-        let used = fs::metadata(path.join("used")).and_then(|metadata| metadata.modified());
-        let is_old = used.is_ok_and(|at: SystemTime| at.elapsed().is_ok_and(|age| age > UNUSED));
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if is_old && let Ok(_lock) = cache.lock(&format!("{WORKSPACES}/{name}"), &Progress::quiet())
-        {
-            let _ = fs::remove_dir_all(&path);
-        }
-    }
 }
 
 /// A short name for all of `parts`.

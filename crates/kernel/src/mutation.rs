@@ -15,10 +15,10 @@ use std::{
 
 use host::cache::{self, at};
 
-use self::switched::Switched;
+use self::{edit::CFile, switched::Switched};
 pub use self::{
-    edit::{Edit, EditError, lines_of},
-    rules::ByRule,
+    edit::{Edit, EditError, defects, lines_of},
+    rules::{ByRule, by_rule},
 };
 use crate::{
     Error, Kernel,
@@ -38,14 +38,6 @@ const CHANGED: &str = "changed";
 /// The source of the kernel `base`, from the cache or else from the mirror.
 pub fn pristine(context: Context<'_>, base: &str) -> Result<PathBuf, Error> {
     Base::find(context, base).map(|base| base.tree.dir)
-}
-
-/// All changes by rule of a file below the root of a source, of the functions called `functions` only
-/// unless there are none.
-pub fn by_rule(source: &Path, file: &str, functions: &[String]) -> Result<Vec<ByRule>, Error> {
-    let path = source.join(file);
-    let text = fs::read_to_string(&path).map_err(at("read", &path))?;
-    Ok(rules::changes(file, &text, functions))
 }
 
 /// The kernel that is changed, as the manifest describes it.
@@ -210,11 +202,12 @@ impl Files {
             if file == MAIN {
                 text.push_str(switched::SETUP);
             }
-            let switched = Switched::of(file, &text, &changes).map_err(|error| Error::Input {
+            let file = CFile::new(file, text);
+            let switched = Switched::of(&file, &changes).map_err(|error| Error::Input {
                 what: "a change of the kernel".to_owned(),
                 detail: error.to_string(),
             })?;
-            files.insert(file.to_owned(), switched);
+            files.insert(file.name, switched);
         }
         Ok(Files(files))
     }
@@ -235,11 +228,14 @@ impl Files {
         fs::write(&list, lines).map_err(at("write", &list))?;
         for file in files {
             let path = original.join(file);
-            let text = match self.0.get(file) {
-                Some(switched) => switched.text.clone(),
-                None => fs::read_to_string(&path).map_err(at("read", &path))?,
-            };
-            put(&workspace.source().join(file), &text, always)?;
+            let place = workspace.source().join(file);
+            match self.0.get(file) {
+                Some(switched) => put(&place, &switched.text, always)?,
+                None => {
+                    let text = fs::read_to_string(&path).map_err(at("read", &path))?;
+                    put(&place, &text, always)?;
+                }
+            }
         }
         Ok(())
     }
@@ -273,7 +269,8 @@ impl Files {
 }
 
 /// Makes a file what it has to be. A new file takes the place of one that differs, or of any if
-/// `always`: the old one may be a hard link to the original. Its time is now, so that what was built from the old one is built again.
+/// `always`: the old one may be a hard link to the original. Its time is now, so that what was built from
+/// the old one is built again.
 fn put(path: &Path, text: &str, always: bool) -> Result<(), cache::Error> {
     if !always && fs::read_to_string(path).is_ok_and(|present| present == text) {
         return Ok(());
@@ -294,6 +291,16 @@ mod tests {
     fn edit(find: &str) -> Edit {
         let [file, function, find, replace] = ["a.c", "f", find, "2"].map(str::to_owned);
         Edit { file, function, find, replace }
+    }
+
+    /// A source of two files.
+    fn source() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("init")).expect("made");
+        for (file, text) in [(MAIN, ""), ("a.c", TEXT)] {
+            fs::write(dir.path().join(file), text).expect("written");
+        }
+        dir
     }
 
     #[test]
@@ -318,10 +325,7 @@ mod tests {
 
     #[test]
     fn what_the_compiler_says_is_of_a_change_or_of_none() {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::create_dir(dir.path().join("init")).expect("made");
-        fs::write(dir.path().join(MAIN), "").expect("written");
-        fs::write(dir.path().join("a.c"), TEXT).expect("written");
+        let dir = source();
         let edits = [edit("1"), edit("return")];
         let files = Files::of(dir.path(), &edits, &BTreeMap::new()).expect("read");
         let said = "../a.c:9:2: error: expected expression\n../a.c:9:9: error: and so on\n\
@@ -339,10 +343,7 @@ mod tests {
 
     #[test]
     fn a_change_without_its_place_is_named() {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::create_dir(dir.path().join("init")).expect("made");
-        fs::write(dir.path().join(MAIN), "").expect("written");
-        fs::write(dir.path().join("a.c"), TEXT).expect("written");
+        let dir = source();
         let error = Files::of(dir.path(), &[edit("3")], &BTreeMap::new()).err().expect("refused");
         assert_eq!(error.to_string(), "a change of the kernel: a.c: f has \"3\" 0 times, not once");
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kernel::mutation::{ByRule, Edit};
+use kernel::mutation::{self, ByRule, Edit};
 use serde::Deserialize;
 
 use crate::memory;
@@ -133,15 +133,17 @@ impl List {
 
     /// An error unless every change can be made in the source below `root`.
     pub(super) fn check(&self, root: &Path) -> Result<(), ListError> {
-        self.demand(|mutant| mutant.edit.check(root).err().map(|error| error.to_string()))
+        let defects = mutation::defects(root, self.mutants.iter().map(|mutant| &mutant.edit));
+        self.without(defects.into_iter().map(|(at, error)| (at, error.to_string())))
     }
 
     /// An error unless every killer is one of `tests`.
     pub(super) fn check_killers(&self, tests: &BTreeSet<&str>) -> Result<(), ListError> {
-        self.demand(|mutant| {
+        let unknown = self.mutants.iter().enumerate().filter_map(|(at, mutant)| {
             let killer = mutant.killer.as_deref().filter(|killer| !tests.contains(killer))?;
-            Some(format!("no test is called {killer}"))
-        })
+            Some((at, format!("no test is called {killer}")))
+        });
+        self.without(unknown)
     }
 
     /// The tests named as killers of mutants in the files of those at `places`.
@@ -152,12 +154,10 @@ impl List {
         of_files.filter_map(|mutant| mutant.killer.as_deref()).collect()
     }
 
-    fn demand(&self, defect: impl Fn(&Mutant) -> Option<String>) -> Result<(), ListError> {
-        let defects: Vec<String> = self
-            .mutants
-            .iter()
-            .filter_map(|mutant| Some(format!("{}: {}", mutant.id, defect(mutant)?)))
-            .collect();
+    /// An error if there are any of these defects, each with its mutant's place.
+    fn without(&self, defects: impl Iterator<Item = (usize, String)>) -> Result<(), ListError> {
+        let defects: Vec<String> =
+            defects.map(|(at, defect)| format!("{}: {defect}", self.mutants[at].id)).collect();
         if defects.is_empty() {
             Ok(())
         } else {

@@ -15,7 +15,7 @@ use std::{
 
 use host::{apt, cache};
 use kernel::{
-    mutation::{self, ByRule, Edit, Mutator},
+    mutation::{self, Edit, Mutator},
     request::Context,
 };
 
@@ -104,9 +104,7 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     let start = Instant::now();
     let mut list = List::read(&request.workspace)?;
     let rig = Rig::new(&rig_request(request))?;
-    for file in &request.by_rule {
-        list.add(by_rule(request, rig.context(), &list.base, file)?);
-    }
+    add_by_rule(&mut list, request, rig.context())?;
     let wanted = list
         .select(!request.by_rule.is_empty(), &request.files, &request.ids)
         .map_err(Error::Selection)?;
@@ -136,25 +134,26 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     let words = std::iter::once(mutator.world.as_str()).chain(names);
     let world = memory::world(rig.deciding_files(), words)?;
     let memory: Memory<Finding> = Memory::open(rig.context().cache, MEMORY, &world);
-    Run::new(rig, mutator, list, tests, memory, request.again).run(&wanted, start)
+    let again = request.again;
+    Run { rig, mutator, list, tests, memory, again }.run(&wanted, start)
 }
 
-/// The mutants by rule of a file, but for lines that no test reaches.
-fn by_rule(
-    request: &Request,
-    context: Context<'_>,
-    base: &str,
-    file: &str,
-) -> Result<Vec<ByRule>, Error> {
-    let source = mutation::pristine(context, base)?;
-    let mut changes = mutation::by_rule(&source, file, &request.functions)?;
-    let path = source.join(file);
-    let text = fs::read_to_string(&path).map_err(cache::at("read", &path))?;
-    let unreachable = Unreachable::read(&request.workspace)?.of(file, &text).reasons;
-    changes.retain(|change| {
-        !u32::try_from(change.line).is_ok_and(|line| unreachable.contains_key(&line))
-    });
-    Ok(changes)
+/// Adds the mutants by rule that are asked for, but for lines that no test reaches.
+fn add_by_rule(list: &mut List, request: &Request, context: Context<'_>) -> Result<(), Error> {
+    if request.by_rule.is_empty() {
+        return Ok(());
+    }
+    let source = mutation::pristine(context, &list.base)?;
+    let unreachable = Unreachable::read(&request.workspace)?;
+    for file in &request.by_rule {
+        let path = source.join(file);
+        let text = fs::read_to_string(&path).map_err(cache::at("read", &path))?;
+        let reasons = unreachable.of(file, &text).reasons;
+        let mut changes = mutation::by_rule(file, &text, &request.functions);
+        changes.retain(|change| !reasons.contains_key(&change.line));
+        list.add(changes);
+    }
+    Ok(())
 }
 
 fn rig_request(request: &Request) -> rig::Request {

@@ -32,13 +32,13 @@ const WAITING: usize = 2;
 
 /// A run under way.
 pub(super) struct Run {
-    rig: Rig,
-    mutator: Mutator,
-    list: List,
-    tests: Vec<Test>,
-    memory: Memory<Finding>,
+    pub(super) rig: Rig,
+    pub(super) mutator: Mutator,
+    pub(super) list: List,
+    pub(super) tests: Vec<Test>,
+    pub(super) memory: Memory<Finding>,
     /// Whether what is known of the mutants asked for counts for nothing.
-    again: bool,
+    pub(super) again: bool,
 }
 
 /// What is done in a turn.
@@ -55,17 +55,6 @@ impl Turn<'_> {
 }
 
 impl Run {
-    pub(super) fn new(
-        rig: Rig,
-        mutator: Mutator,
-        list: List,
-        tests: Vec<Test>,
-        memory: Memory<Finding>,
-        again: bool,
-    ) -> Run {
-        Run { rig, mutator, list, tests, memory, again }
-    }
-
     /// Tries the mutants at these places of the list, and returns the exit code.
     pub(super) fn run(mut self, wanted: &[usize], start: Instant) -> Result<u8, Error> {
         self.rig.terminal.mute();

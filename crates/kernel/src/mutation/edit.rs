@@ -4,6 +4,7 @@
 //! alone at the beginning of a line.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     fs, io,
     ops::{Range, RangeInclusive},
     path::Path,
@@ -77,31 +78,25 @@ pub enum EditError {
     },
 }
 
-impl Edit {
-    /// Where the text that changes is in a definition of the function, in its body.
-    pub(super) fn place_in_body(
-        &self,
-        text: &str,
-        definition: &Definition,
-    ) -> Result<usize, EditError> {
-        let Edit { file, function, find, replace } = self.clone();
-        if find == replace {
-            return Err(EditError::Same { file, function, find });
-        }
-        let place = place_in(text, &file, definition, &find)?;
-        if place < definition.body.start || place + find.len() > definition.body.end {
-            return Err(EditError::Head { file, function, find });
-        }
-        Ok(place)
-    }
-
-    /// Whether the change can be made in the source below `root`.
-    pub fn check(&self, root: &Path) -> Result<(), EditError> {
-        let read = fs::read_to_string(root.join(&self.file));
-        let text = read.map_err(|source| EditError::Read { file: self.file.clone(), source })?;
-        let definition = definition(&text, &self.file, &self.function, &self.find)?;
-        self.place_in_body(&text, &definition).map(drop)
-    }
+/// The defects of those edits that cannot be made in the source below `root`, by their places among all.
+pub fn defects<'a>(
+    root: &Path,
+    edits: impl IntoIterator<Item = &'a Edit>,
+) -> Vec<(usize, EditError)> {
+    let mut files: BTreeMap<&str, CFile> = BTreeMap::new();
+    let mut defect = |edit: &'a Edit| {
+        let file = match files.entry(&edit.file) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let read = fs::read_to_string(root.join(&edit.file));
+                let error = |source| EditError::Read { file: edit.file.clone(), source };
+                entry.insert(CFile::new(&edit.file, read.map_err(error)?))
+            }
+        };
+        file.place(edit).map(drop)
+    };
+    let edits = edits.into_iter().enumerate();
+    edits.filter_map(|(at, edit)| Some((at, defect(edit).err()?))).collect()
 }
 
 /// The lines, from 1, of text that is in a function of a file exactly once.
@@ -111,55 +106,67 @@ pub fn lines_of(
     function: &str,
     find: &str,
 ) -> Result<RangeInclusive<usize>, EditError> {
-    let start = place(text, file, function, find)?;
+    let (_, start) = CFile::new(file, text.to_owned()).find(function, find)?;
     let lines_to = |end: usize| 1 + text[..end].matches('\n').count();
     Ok(lines_to(start)..=lines_to(start + find.trim_end().len()))
 }
 
-/// Where text is in a function of a file that has it exactly once.
-fn place(text: &str, file: &str, function: &str, find: &str) -> Result<usize, EditError> {
-    place_in(text, file, &definition(text, file, function, find)?, find)
+/// A file, and the functions it defines.
+#[derive(Debug)]
+pub(super) struct CFile {
+    pub(super) name: String,
+    pub(super) text: String,
+    pub(super) definitions: Vec<Definition>,
 }
 
-fn place_in(
-    text: &str,
-    file: &str,
-    definition: &Definition,
-    find: &str,
-) -> Result<usize, EditError> {
-    let places = occurrences(&text[definition.whole.clone()], find);
-    let [place] = places.as_slice() else {
-        let (file, function) = (file.to_owned(), definition.name.clone());
-        return Err(EditError::Text { file, function, find: find.to_owned(), count: places.len() });
-    };
-    Ok(definition.whole.start + place)
-}
-
-/// The definition of a function that `find` is in: of several, which stand under conditions of the
-/// preprocessor, the one that has it once.
-pub(super) fn definition(
-    text: &str,
-    file: &str,
-    function: &str,
-    find: &str,
-) -> Result<Definition, EditError> {
-    let mut definitions = definitions(text);
-    definitions.retain(|definition| definition.name == function);
-    let count = definitions.len();
-    if count > 1 {
-        definitions.retain(|one| occurrences(&text[one.whole.clone()], find).len() == 1);
+impl CFile {
+    pub(super) fn new(name: &str, text: String) -> CFile {
+        CFile { name: name.to_owned(), definitions: definitions(&text), text }
     }
-    match <[Definition; 1]>::try_from(definitions) {
-        Ok([definition]) => Ok(definition),
-        Err(_) => {
-            let (file, function) = (file.to_owned(), function.to_owned());
-            Err(EditError::Function { file, function, count })
+
+    /// The definition that an edit changes, and where in its body.
+    pub(super) fn place(&self, edit: &Edit) -> Result<(&Definition, usize), EditError> {
+        let Edit { file, function, find, replace } = edit.clone();
+        if find == replace {
+            return Err(EditError::Same { file, function, find });
         }
+        let (definition, place) = self.find(&function, &find)?;
+        if place < definition.body.start || place + find.len() > definition.body.end {
+            return Err(EditError::Head { file, function, find });
+        }
+        Ok((definition, place))
+    }
+
+    /// The definition of a function, and where in it is `find`, which is there once.
+    fn find(&self, function: &str, find: &str) -> Result<(&Definition, usize), EditError> {
+        let definition = self.definition(function, find)?;
+        let places = occurrences(&self.text[definition.whole.clone()], find);
+        let [place] = places.as_slice() else {
+            let (file, function, find) = (self.name.clone(), function.to_owned(), find.to_owned());
+            return Err(EditError::Text { file, function, find, count: places.len() });
+        };
+        Ok((definition, definition.whole.start + place))
+    }
+
+    /// The definition of a function that `find` is in: of several, which stand under conditions of the
+    /// preprocessor, the one that has it once.
+    fn definition(&self, function: &str, find: &str) -> Result<&Definition, EditError> {
+        let mut definitions: Vec<&Definition> =
+            self.definitions.iter().filter(|one| one.name == function).collect();
+        let count = definitions.len();
+        if count > 1 {
+            definitions.retain(|one| occurrences(&self.text[one.whole.clone()], find).len() == 1);
+        }
+        let [definition] = definitions.as_slice() else {
+            let (file, function) = (self.name.clone(), function.to_owned());
+            return Err(EditError::Function { file, function, count });
+        };
+        Ok(definition)
     }
 }
 
 /// Where `wanted` is in `text`, overlaps included. Nothing is nowhere.
-pub(super) fn occurrences(text: &str, wanted: &str) -> Vec<usize> {
+fn occurrences(text: &str, wanted: &str) -> Vec<usize> {
     if wanted.is_empty() {
         return Vec::new();
     }
@@ -177,7 +184,7 @@ pub(super) struct Definition {
 }
 
 /// All functions that a file defines.
-pub(super) fn definitions(text: &str) -> Vec<Definition> {
+fn definitions(text: &str) -> Vec<Definition> {
     let mut start = 0;
     let lines: Vec<Range<usize>> = text
         .split_inclusive('\n')
@@ -207,10 +214,19 @@ pub(super) fn definitions(text: &str) -> Vec<Definition> {
 
 /// The name in a function's head: the word before the first parenthesis.
 fn called(head: &str) -> Option<&str> {
-    let before = head[..head.find('(')?].trim_end();
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let name = &before[before.trim_end_matches(is_word).len()..];
+    let name = last_word(&head[..head.find('(')?]);
     (!name.is_empty()).then_some(name)
+}
+
+/// The word at the end of a text, without the blanks behind it; nothing if there is none.
+pub(super) fn last_word(text: &str) -> &str {
+    let text = text.trim_end();
+    &text[text.trim_end_matches(is_word).len()..]
+}
+
+/// Whether a name may have this character.
+pub(super) fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 #[cfg(test)]
@@ -247,8 +263,12 @@ static const struct ops ops = {
         Edit { file: "a.c".to_owned(), function, find, replace }
     }
 
+    fn file(text: &str) -> CFile {
+        CFile::new("a.c", text.to_owned())
+    }
+
     fn place_of(edit: &Edit) -> Result<usize, EditError> {
-        edit.place_in_body(TEXT, &definition(TEXT, &edit.file, &edit.function, &edit.find)?)
+        file(TEXT).place(edit).map(|(_, place)| place)
     }
 
     #[test]
@@ -284,17 +304,19 @@ static const struct ops ops = {
     #[test]
     fn a_function_is_its_definition_and_no_declaration_or_use() {
         let error = |text, function| {
-            definition(text, "a.c", function, "a / 2").expect_err("refused").to_string()
+            file(text).definition(function, "a / 2").expect_err("refused").to_string()
         };
         assert_eq!(error(TEXT, "thrice"), "a.c defines a function thrice 0 times, not once");
         assert_eq!(error(TEXT, "ops"), "a.c defines a function ops 0 times, not once");
         let both = format!("{TEXT}{TEXT}");
         assert_eq!(error(&both, "half"), "a.c defines a function half 2 times, not once");
         let two = [TEXT, "int half(int a)\n{\n\treturn 0;\n}\n"].concat();
-        let half = |find| definition(&two, "a.c", "half", find).expect("one has it").whole;
+        let both = file(&two);
+        let half = |find| both.definition("half", find).expect("one has it").whole.clone();
         assert!(two[half("a / 2")].contains("a / 2"));
         assert!(two[half("return 0")].contains("return 0"));
-        let twice = definition(TEXT, "a.c", "twice", "").expect("one");
+        let one = file(TEXT);
+        let twice = one.definition("twice", "").expect("one").clone();
         assert!(TEXT[twice.whole.clone()].starts_with("static inline struct thing *\ntwice("));
         assert!(TEXT[twice.whole].ends_with("\treturn a + a;\n}\n"));
         assert!(TEXT[twice.body].starts_with("\tif (a < 0) {\n"));

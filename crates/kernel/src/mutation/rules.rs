@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::edit::{Definition, Edit, definition, definitions, occurrences};
+use super::edit::{CFile, Definition, Edit, is_word};
 
 /// A change and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,23 +12,22 @@ pub struct ByRule {
     /// The change.
     pub edit: Edit,
     /// The line, from 1, where it begins.
-    pub line: usize,
+    pub line: u32,
     /// What was done, in a few words.
     pub what: String,
 }
 
-/// All changes by rule of a file's functions, those of `functions` only unless that is empty.
-pub(super) fn changes(file: &str, text: &str, functions: &[String]) -> Vec<ByRule> {
-    let code = code_of(text);
-    let wanted = definitions(text)
-        .into_iter()
+/// All changes by rule of the functions of a file with this text, of those called `functions` only unless
+/// there are none.
+pub fn by_rule(file: &str, text: &str, functions: &[String]) -> Vec<ByRule> {
+    let (file, code) = (CFile::new(file, text.to_owned()), code_of(text));
+    let wanted = file
+        .definitions
+        .iter()
         .filter(|definition| functions.is_empty() || functions.contains(&definition.name));
-    let mut changes = Vec::new();
-    for definition in wanted {
-        let function = Function { file, text, code: &code, definition: &definition };
-        changes.extend(function.changes());
-    }
-    changes
+    wanted
+        .flat_map(|definition| Function { file: &file, code: &code, definition }.changes())
+        .collect()
 }
 
 /// What is compared, and with what it is mistaken.
@@ -62,21 +61,20 @@ const LEFT_ALONE: [&str; 22] = [
 type Change = (Range<usize>, String, String);
 
 struct Function<'a> {
-    file: &'a str,
-    text: &'a str,
+    file: &'a CFile,
     /// The text with blanks for comments, strings and directives.
     code: &'a str,
     definition: &'a Definition,
 }
 
 impl Function<'_> {
-    fn changes(&self) -> impl Iterator<Item = ByRule> {
+    fn changes(&self) -> Vec<ByRule> {
         let mut changes = self.swapped();
         changes.extend(self.conditions());
         changes.extend(self.left_out());
         changes.extend(self.errors());
         changes.sort_by_key(|(range, ..)| range.start);
-        changes.into_iter().filter_map(|change| self.placed(change))
+        changes.into_iter().filter_map(|change| self.placed(change)).collect()
     }
 
     fn body(&self) -> &str {
@@ -97,7 +95,7 @@ impl Function<'_> {
         let change = |(from, to): (&str, &str)| {
             let what = format!("{} for {}", to.trim(), from.trim());
             let is_whole = |range: &Range<usize>| {
-                let near = |at: Option<char>| at.is_some_and(|c| c.is_alphanumeric() || c == '_');
+                let near = |at: Option<char>| at.is_some_and(is_word);
                 !from.starts_with(char::is_alphabetic)
                     || !(near(self.code[..range.start].chars().next_back())
                         || near(self.code[range.end..].chars().next()))
@@ -114,13 +112,13 @@ impl Function<'_> {
         let mut changes = Vec::new();
         for open in self.find("if (") {
             let Some(inner) = self.enclosed(open.end) else { continue };
-            let condition = &self.text[inner.clone()];
+            let condition = &self.file.text[inner.clone()];
             changes.push((inner.clone(), format!("false && ({condition})"), "never".to_owned()));
             changes.push((inner.clone(), format!("true || ({condition})"), "always".to_owned()));
             for (operator, neutral) in [("||", "false"), ("&&", "true")] {
                 let parts = self.parts(&inner, operator);
                 for part in parts.iter().filter(|_| parts.len() > 1) {
-                    let what = format!("without {}", self.text[part.clone()].trim());
+                    let what = format!("without {}", self.file.text[part.clone()].trim());
                     changes.push((part.clone(), format!(" {neutral} "), what));
                 }
             }
@@ -230,31 +228,18 @@ impl Function<'_> {
 
     /// The change as an edit: with as many lines before it as make it the only one.
     fn placed(&self, (range, with, what): Change) -> Option<ByRule> {
-        let whole = &self.definition.whole;
-        let text = &self.text[whole.clone()];
-        let end = self.text[range.end..].find('\n').map_or(whole.end, |at| range.end + at);
+        let (text, body) = (&self.file.text, &self.definition.body);
+        let end = text[range.end..].find('\n').map_or(body.end, |at| range.end + at);
         let mut start = range.start;
         loop {
-            start = self.text[whole.start..start].rfind('\n').map(|at| whole.start + at)?;
-            let find = &self.text[start + 1..end];
-            if start + 1 < self.definition.body.start {
-                return None;
-            }
-            let is_here = || {
-                definition(self.text, self.file, &self.definition.name, find)
-                    .is_ok_and(|found| found == *self.definition)
-            };
-            if occurrences(text, find).len() == 1 && is_here() {
-                let replace =
-                    [&self.text[start + 1..range.start], &with, &self.text[range.end..end]]
-                        .concat();
-                let edit = Edit {
-                    file: self.file.to_owned(),
-                    function: self.definition.name.clone(),
-                    find: find.to_owned(),
-                    replace,
-                };
-                let line = 1 + self.text[..range.start].matches('\n').count();
+            start = text[body.start - 1..start].rfind('\n').map(|at| body.start - 1 + at)?;
+            let find = &text[start + 1..end];
+            let replace = [&text[start + 1..range.start], &with, &text[range.end..end]].concat();
+            let (file, function) = (self.file.name.clone(), self.definition.name.clone());
+            let edit = Edit { file, function, find: find.to_owned(), replace };
+            if self.file.place(&edit).is_ok_and(|(found, _)| found == self.definition) {
+                let line = 1 + text[..range.start].matches('\n').count();
+                let line = u32::try_from(line).expect("files are short");
                 return Some(ByRule { edit, line, what });
             }
         }
@@ -263,7 +248,6 @@ impl Function<'_> {
 
 /// Whether a statement is a declaration: it begins with two words, or a word and a pointer.
 fn is_declaration(code: &str) -> bool {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let rest = code.trim_start_matches(is_word);
     let after = rest.trim_start();
     rest.len() < code.len()
@@ -331,17 +315,17 @@ static int f(struct a *a, int n)
 }
 ";
 
-    fn made() -> Vec<(usize, String, String)> {
-        let changes = changes("a.c", TEXT, &[]);
+    fn made() -> Vec<(u32, String, String)> {
+        let changes = by_rule("a.c", TEXT, &[]);
         let made = changes.into_iter().map(|change| {
             let ByRule { edit: Edit { find, replace, .. }, line, what } = change;
-            assert_eq!(occurrences(TEXT, &find).len(), 1, "{find}");
+            assert_eq!(TEXT.matches(&find).count(), 1, "{find}");
             (line, what, TEXT.replace(&find, &replace))
         });
         made.collect()
     }
 
-    fn of_line(line: usize) -> Vec<String> {
+    fn of_line(line: u32) -> Vec<String> {
         made().into_iter().filter(|change| change.0 == line).map(|change| change.1).collect()
     }
 
@@ -382,7 +366,7 @@ static int f(struct a *a, int n)
 
     #[test]
     fn only_functions_asked_for_change() {
-        assert!(changes("a.c", TEXT, &["g".to_owned()]).is_empty());
-        assert!(!changes("a.c", TEXT, &["f".to_owned()]).is_empty());
+        assert!(by_rule("a.c", TEXT, &["g".to_owned()]).is_empty());
+        assert!(!by_rule("a.c", TEXT, &["f".to_owned()]).is_empty());
     }
 }

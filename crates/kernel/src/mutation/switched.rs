@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::edit::{Definition, Edit, EditError, definition};
+use super::edit::{CFile, Definition, Edit, EditError, last_word};
 
 /// The word of the kernel's command line, and the variable that says which change is in force; 0 is none.
 pub(super) const SWITCH: &str = "sensecheck_mutant";
@@ -26,46 +26,51 @@ static int __init sensecheck_mutant_setup(char *text)
 early_param(\"sensecheck_mutant\", sensecheck_mutant_setup);
 ";
 
-/// A function with its changes, each with its number.
+/// A function with its changes, each with its number and place.
 struct Function<'a> {
-    definition: Definition,
-    changes: Vec<(u32, &'a Edit)>,
+    definition: &'a Definition,
+    changes: Vec<(u32, &'a Edit, usize)>,
 }
 
 /// A file with all of its changes.
 #[derive(Debug, Default)]
 pub(super) struct Switched {
     pub(super) text: String,
+    /// How many lines the text has.
+    len: usize,
     /// The lines, from 1, of each changed function, and the number of its change.
     lines: Vec<(Range<usize>, u32)>,
 }
 
 impl Switched {
-    /// Makes `changes`, each with its number, in a file's text.
-    pub(super) fn of(
-        file: &str,
-        text: &str,
-        changes: &[(u32, &Edit)],
-    ) -> Result<Switched, EditError> {
+    /// Makes `changes`, each with its number, in a file.
+    pub(super) fn of(file: &CFile, changes: &[(u32, &Edit)]) -> Result<Switched, EditError> {
         let mut functions: BTreeMap<usize, Function<'_>> = BTreeMap::new();
         for (number, edit) in changes {
-            let definition = definition(text, file, &edit.function, &edit.find)?;
+            let (definition, place) = file.place(edit)?;
             let function = functions
                 .entry(definition.whole.start)
                 .or_insert(Function { definition, changes: Vec::new() });
-            function.changes.push((*number, edit));
+            function.changes.push((*number, edit, place));
         }
         let mut switched = Switched::default();
-        switched.text.push_str(DECLARATION);
+        switched.push([DECLARATION]);
         let mut done = 0;
         for function in functions.values() {
             let whole = &function.definition.whole;
-            switched.text.push_str(&text[done..whole.start]);
-            switched.add(text, function)?;
+            switched.push([&file.text[done..whole.start]]);
+            switched.add(&file.text, function);
             done = whole.end;
         }
-        switched.text.push_str(&text[done..]);
+        switched.push([&file.text[done..]]);
         Ok(switched)
+    }
+
+    fn push<const N: usize>(&mut self, parts: [&str; N]) {
+        for part in parts {
+            self.text.push_str(part);
+            self.len += part.matches('\n').count();
+        }
     }
 
     /// The change that a line of the text belongs to, if one does.
@@ -74,31 +79,21 @@ impl Switched {
     }
 
     /// Adds a function: its changed forms, and the original that chooses.
-    fn add(&mut self, text: &str, function: &Function<'_>) -> Result<(), EditError> {
-        let Function { definition, changes } = function;
-        let head = Head::of(text, definition);
+    fn add(&mut self, text: &str, function: &Function<'_>) {
+        let Function { definition: Definition { whole, body, .. }, changes } = function;
+        let head = Head::of(text, function.definition);
         let mut cases = String::new();
-        for (number, edit) in changes {
-            let start = self.line();
-            self.text.push_str(&head.renamed(&changed_name(&head.name, *number)));
-            let place = edit.place_in_body(text, definition)?;
-            let end = place + edit.find.len();
-            let body = &definition.body;
-            let parts =
-                [&text[body.start..place], &edit.replace, &text[end..definition.whole.end], "\n"];
-            self.text.extend(parts);
-            self.lines.push((start..self.line(), *number));
+        for (number, edit, place) in changes {
+            let first = self.len + 1;
+            let (before, after) =
+                (&text[body.start..*place], &text[place + edit.find.len()..whole.end]);
+            let renamed = head.renamed(&changed_name(&head.name, *number));
+            self.push([&renamed, before, &edit.replace, after, "\n"]);
+            self.lines.push((first..self.len + 1, *number));
             cases.push_str(&head.case(*number));
         }
-        self.text.push_str(&text[definition.whole.start..definition.body.start]);
-        self.text.extend(["\tswitch (", SWITCH, ") {\n", &cases, "\t}\n"]);
-        self.text.push_str(&text[definition.body.start..definition.whole.end]);
-        Ok(())
-    }
-
-    /// The number of the line that is added next.
-    fn line(&self) -> usize {
-        1 + self.text.matches('\n').count()
+        self.push([&text[whole.start..body.start], "\tswitch (", SWITCH, ") {\n", &cases, "\t}\n"]);
+        self.push([&text[body.start..whole.end]]);
     }
 }
 
@@ -185,9 +180,7 @@ fn parameters(text: &str) -> Vec<String> {
     let name = |declared: &&str| {
         let inner = declared.split_once("(*").and_then(|(_, rest)| rest.split_once(')'));
         let name = inner.map_or(*declared, |(name, _)| name);
-        let name = name.split('[').next().unwrap_or_default().trim_end();
-        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        name[name.trim_end_matches(is_word).len()..].to_owned()
+        last_word(name.split('[').next().unwrap_or_default()).to_owned()
     };
     declared.iter().map(name).filter(|name| !name.is_empty() && name != "void").collect()
 }
@@ -210,6 +203,10 @@ set(struct thing *thing, const char __user *from, int (*of)[4])
 }
 ";
 
+    fn file() -> CFile {
+        CFile::new("a.c", TEXT.to_owned())
+    }
+
     fn edit(function: &str, find: &str, replace: &str) -> Edit {
         let [file, function, find, replace] = ["a.c", function, find, replace].map(str::to_owned);
         Edit { file, function, find, replace }
@@ -218,7 +215,7 @@ set(struct thing *thing, const char __user *from, int (*of)[4])
     #[test]
     fn original_calls_the_changed_function_it_is_told_to() {
         let (first, second) = (edit("half", "/ 2", "/ 3"), edit("half", "a / 2", "a"));
-        let switched = Switched::of("a.c", TEXT, &[(7, &first), (9, &second)]).expect("made");
+        let switched = Switched::of(&file(), &[(7, &first), (9, &second)]).expect("made");
         let expected = "\
 extern unsigned int sensecheck_mutant;
 static int half__mutant_7(int a)
@@ -250,7 +247,7 @@ int half(int a)
     #[test]
     fn function_without_a_result_returns_after_the_call() {
         let change = edit("set", "= 1", "= 2");
-        let switched = Switched::of("a.c", TEXT, &[(1, &change)]).expect("made").text;
+        let switched = Switched::of(&file(), &[(1, &change)]).expect("made").text;
         let call = "\t\tset__mutant_1(thing, from, of);\n\t\treturn;\n";
         assert!(switched.contains(call), "{switched}");
         assert!(switched.contains("\nstatic void\nset__mutant_1(struct thing *"), "{switched}");
@@ -270,7 +267,7 @@ int half(int a)
 
     #[test]
     fn change_without_its_place_is_refused() {
-        let missing = Switched::of("a.c", TEXT, &[(1, &edit("half", "/ 4", "/ 3"))]);
+        let missing = Switched::of(&file(), &[(1, &edit("half", "/ 4", "/ 3"))]);
         let error = missing.expect_err("not there").to_string();
         assert_eq!(error, "a.c: half has \"/ 4\" 0 times, not once");
     }

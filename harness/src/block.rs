@@ -12,6 +12,8 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, channel},
+    thread,
 };
 
 use bsg::{Access, Buffer};
@@ -84,6 +86,23 @@ impl BlockDevice {
         let file = options.open(node).unwrap_or_else(|error| panic!("{}: {error}", node.display()));
         let name = node.file_name().expect("a node has a name");
         BlockDevice { file, sysfs: Path::new("/sys/class/block").join(name) }
+    }
+
+    /// Opens a disk and does something with it on a thread of its own, so that a request that never ends fails the test
+    /// alone. It is closed before the outcome comes: a device with an opener cannot be deleted.
+    pub fn beside<T: Send + 'static>(
+        open: impl FnOnce() -> BlockDevice + Send + 'static,
+        act: impl FnOnce(&BlockDevice) -> T + Send + 'static,
+    ) -> Receiver<T> {
+        let (send, outcome) = channel();
+        thread::spawn(move || {
+            let disk = open();
+            let done = act(&disk);
+            drop(disk);
+            // The test may be over.
+            let _over = send.send(done);
+        });
+        outcome
     }
 
     /// Reads `len` bytes at `offset`; both are multiples of the logical block length. Fewer come back

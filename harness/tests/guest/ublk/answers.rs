@@ -302,15 +302,13 @@ fn ring_lost_in_the_middle_of_recovery_keeps_requests_waiting() {
     let open = queue.another().expect("a ring that keeps the char device open");
     assert_eq!(say(&mut queue, fetch(0)), None);
     close(queue);
-    let (send, read) = channel();
-    thread::spawn(move || {
+    let on_its_cpu = move |disk: &BlockDevice| {
         let mut cpus = rustix::thread::CpuSet::new();
         cpus.set(usize::try_from(cpu).expect("a small number"));
         rustix::thread::sched_setaffinity(None, &cpus).expect("the CPU is there");
-        let outcome = disk.read(0, 512);
-        drop(disk);
-        let _over = send.send(outcome);
-    });
+        disk.read(0, 512)
+    };
+    let read = BlockDevice::beside(move || disk, on_its_cpu);
     let early = read.recv_timeout(Duration::from_millis(500));
     assert!(matches!(early, Err(RecvTimeoutError::Timeout)), "nobody serves: {early:?}");
     drop(open);

@@ -52,17 +52,13 @@ pub(crate) fn pages() -> Vec<u8> {
 pub(crate) fn write_at_once(path: PathBuf) -> Receiver<io::Result<usize>> {
     let name = path.file_name().expect("a node has a name").display().to_string();
     fs::write(format!("/sys/class/block/{name}/queue/scheduler"), "none").expect("always there");
-    let (send, written) = channel();
-    thread::spawn(move || {
-        let disk = BlockDevice::open(&path, Access::ReadWrite);
+    let write = |disk: &BlockDevice| {
         let memory: Vec<u8> = pages().chunks(4096).rev().flatten().copied().collect();
         let memory = Buffer::copy_of(&memory).expect("memory");
         let pieces: Vec<IoSlice<'_>> = memory.chunks(4096).rev().map(IoSlice::new).collect();
-        let outcome = disk.write_pieces(0, &pieces);
-        drop(disk);
-        let _over = send.send(outcome);
-    });
-    written
+        disk.write_pieces(0, &pieces)
+    };
+    BlockDevice::beside(move || BlockDevice::open(&path, Access::ReadWrite), write)
 }
 
 /// The application is told that all of it is written.

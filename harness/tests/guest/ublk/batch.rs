@@ -3,8 +3,7 @@
 use std::{
     os::unix::fs::FileExt,
     process,
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
-    thread,
+    sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -167,14 +166,7 @@ impl Batch {
         act: impl FnOnce(&BlockDevice) -> T + Send + 'static,
     ) -> Receiver<T> {
         let path = self.device.block_path();
-        let (send, result) = channel();
-        thread::spawn(move || {
-            let disk = BlockDevice::open(&path, Access::ReadWrite);
-            let outcome = act(&disk);
-            drop(disk);
-            let _over = send.send(outcome);
-        });
-        result
+        BlockDevice::beside(move || BlockDevice::open(&path, Access::ReadWrite), act)
     }
 
     /// Waits until the disk has so many writes under way.
@@ -596,13 +588,8 @@ fn next_server_of_a_batch_gets_what_came_meanwhile(#[values(true, false)] quiesc
     drop(queue);
     device.await_state(2);
     let path = device.block_path();
-    let (send, read) = channel();
-    thread::spawn(move || {
-        let disk = BlockDevice::open(&path, Access::ReadOnly);
-        let outcome = disk.read(0, 512);
-        drop(disk);
-        let _over = send.send(outcome);
-    });
+    let open = move || BlockDevice::open(&path, Access::ReadOnly);
+    let read = BlockDevice::beside(open, |disk| disk.read(0, 512));
     let early = read.recv_timeout(Duration::from_millis(100));
     assert!(matches!(early, Err(RecvTimeoutError::Timeout)), "nobody serves: {early:?}");
     device.control().start_recovery(id).expect("START_USER_RECOVERY");

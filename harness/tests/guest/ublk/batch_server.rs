@@ -2,11 +2,7 @@
 //! (Documentation/block/ublk.rst; drivers/block/ublk_drv.c:ublk_ch_batch_io_uring_cmd). What the commands themselves say
 //! is in `batch.rs`.
 
-use std::{
-    sync::{Arc, mpsc::channel},
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread, time::Duration};
 
 use bsg::Access;
 use harness::{BlockDevice, UblkDevice, declare, wait};
@@ -196,13 +192,9 @@ fn next_server_of_batches_gets_what_the_last_one_had(
     let mut device = UblkDevice::adopt(server.dev_id());
     let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
     disk.write(0, &pattern(0, 8, 3)).expect("written");
-    let (send, written) = channel();
-    thread::spawn(move || {
-        let outcome = disk.write(8 * 512, &pattern(8, 8, 4));
-        let read = disk.read(0, 4096);
-        drop(disk);
-        let _over = send.send((outcome, read));
-    });
+    let write_and_read =
+        |disk: &BlockDevice| (disk.write(8 * 512, &pattern(8, 8, 4)), disk.read(0, 4096));
+    let written = BlockDevice::beside(move || disk, write_and_read);
     faults.wait_held(1, DEADLINE).expect("held");
     server.leave();
     device.await_state(2);

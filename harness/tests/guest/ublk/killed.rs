@@ -4,9 +4,8 @@
 use std::{
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, channel},
+        mpsc::{Receiver, RecvTimeoutError},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -153,13 +152,7 @@ fn beside<T: Send + 'static>(
     act: impl FnOnce(&BlockDevice) -> T + Send + 'static,
 ) -> Receiver<T> {
     let disk = BlockDevice::open(&device.block_path(), Access::ReadWrite);
-    let (send, result) = channel();
-    thread::spawn(move || {
-        let outcome = act(&disk);
-        drop(disk);
-        let _over = send.send(outcome);
-    });
-    result
+    BlockDevice::beside(move || disk, act)
 }
 
 /// Documentation/block/ublk.rst: what a server had fails with EIO, or is the next server's, who finds the disk as it was.

@@ -3,11 +3,7 @@
 use std::{
     fs,
     os::unix::process::ExitStatusExt,
-    sync::{
-        Arc,
-        mpsc::{Receiver, channel},
-    },
-    thread,
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -63,12 +59,7 @@ fn keep(role: &str) -> Kept {
     let name = device.block_path().file_name().expect("a name").to_owned();
     let limit = std::path::Path::new("/sys/block").join(name).join("queue/io_timeout");
     fs::write(limit, TIMEOUT_MS).expect("root may do this");
-    let (send, read) = channel();
-    thread::spawn(move || {
-        let outcome = disk.read(0, 512);
-        drop(disk);
-        let _over = send.send(outcome);
-    });
+    let read = BlockDevice::beside(move || disk, |disk| disk.read(0, 512));
     assert_eq!(server.hear(), "held");
     Kept { device, server, read, since: Instant::now() }
 }

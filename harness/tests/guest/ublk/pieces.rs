@@ -5,11 +5,7 @@ use std::{
     fs::File,
     io::{Read, Seek, Write},
     ops::Range,
-    sync::{
-        Arc,
-        mpsc::{Receiver, channel},
-    },
-    thread,
+    sync::{Arc, mpsc::Receiver},
     time::Instant,
 };
 
@@ -41,17 +37,12 @@ fn registered(write: bool) -> Registered {
     let fetch = queue.begin(RawCommand::new(FETCH, 0, 0)).expect("submitted");
     let id = device.id();
     device.control().start(id).expect("START_DEV");
-    let (send, client) = channel();
     let path = device.block_path();
-    thread::spawn(move || {
-        let disk = BlockDevice::open(&path, Access::ReadWrite);
-        let result = match write {
-            true => disk.write(0, &pattern(0, 32, 4)).map(|()| Vec::new()),
-            false => disk.read(0, LEN),
-        };
-        drop(disk);
-        let _over = send.send(result);
-    });
+    let ask = move |disk: &BlockDevice| match write {
+        true => disk.write(0, &pattern(0, 32, 4)).map(|()| Vec::new()),
+        false => disk.read(0, LEN),
+    };
+    let client = BlockDevice::beside(move || BlockDevice::open(&path, Access::ReadWrite), ask);
     let request = queue.finish(fetch, Instant::now() + DEADLINE).expect("no error");
     assert_eq!(request.expect("the request is delivered").res, 0);
     assert_eq!(queue.descriptor(0, 1, 0).expect("mapped").nr_sectors, 32, "in one request");

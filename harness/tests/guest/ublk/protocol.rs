@@ -4,10 +4,7 @@
 use std::{
     fs::File,
     os::{fd::AsRawFd, unix::fs::FileExt},
-    sync::{
-        Arc,
-        mpsc::{Receiver, channel},
-    },
+    sync::{Arc, mpsc::Receiver},
     thread,
     time::{Duration, Instant},
 };
@@ -340,17 +337,12 @@ fn deliver_to(mode: DataMode, write: bool, sqe_flags: u8) -> Delivered {
     let fetch = queue.begin(fetch).expect("submitted");
     let id = device.id();
     device.control().start(id).expect("START_DEV");
-    let (send, client) = channel();
     let path = device.block_path();
-    thread::spawn(move || {
-        let disk = BlockDevice::open(&path, Access::ReadWrite);
-        let result = match write {
-            true => disk.write(8 * 512, &[0xa5; 512]).map(|()| Vec::new()),
-            false => disk.read(8 * 512, 512),
-        };
-        drop(disk);
-        let _over = send.send(result);
-    });
+    let ask = move |disk: &BlockDevice| match write {
+        true => disk.write(8 * 512, &[0xa5; 512]).map(|()| Vec::new()),
+        false => disk.read(8 * 512, 512),
+    };
+    let client = BlockDevice::beside(move || BlockDevice::open(&path, Access::ReadWrite), ask);
     let delivered = queue.finish(fetch, Instant::now() + DEADLINE).expect("no error");
     let delivered = delivered.expect("the request is delivered");
     assert_eq!(delivered.res, 0);

@@ -2,10 +2,7 @@
 
 use std::{
     process,
-    sync::{
-        Arc,
-        mpsc::{Receiver, channel},
-    },
+    sync::{Arc, mpsc::Receiver},
     thread,
     time::Duration,
 };
@@ -41,14 +38,7 @@ fn beside<T: Send + 'static>(
     act: impl FnOnce(&BlockDevice) -> T + Send + 'static,
 ) -> Receiver<T> {
     let disk = BlockDevice::open(&server.block_path(), Access::ReadWrite);
-    let (send, result) = channel();
-    thread::spawn(move || {
-        let outcome = act(&disk);
-        // A device with an opener cannot be deleted, and the test may be over.
-        drop(disk);
-        let _over = send.send(outcome);
-    });
-    result
+    BlockDevice::beside(move || disk, act)
 }
 
 fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Option<i32> {
@@ -94,12 +84,7 @@ fn request_without_a_server_waits_for_the_next() {
     let disk = BlockDevice::open(&server.block_path(), Access::ReadOnly);
     server.leave();
     device.await_state(2);
-    let (send, result) = channel();
-    thread::spawn(move || {
-        let outcome = disk.read(0, 4096);
-        drop(disk);
-        let _over = send.send(outcome);
-    });
+    let result = BlockDevice::beside(move || disk, |disk| disk.read(0, 4096));
     assert!(result.try_recv().is_err(), "there is nobody to do it");
     let server = Server::recover(device.id(), &config, target).expect("recovered");
     assert_eq!(result.recv_timeout(DEADLINE).expect("done").expect("read"), pattern(0, 8, 3));

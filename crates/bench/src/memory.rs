@@ -3,12 +3,7 @@
 //! Keys stand for everything a finding depends on: one for the world, that is what all findings of a run
 //! have in common, and one for what is found out about: a mutant, or a test.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use host::{
     apt,
@@ -85,9 +80,7 @@ pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
 /// Removes what was not added to for long. Failing to is no reason to fail.
 fn sweep(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let written = entry.metadata().and_then(|metadata| metadata.modified());
-        let is_old = written.is_ok_and(|at: SystemTime| at.elapsed().is_ok_and(|age| age > UNUSED));
-        if is_old {
+        if cache::is_older(&entry.path(), UNUSED) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -95,7 +88,7 @@ fn sweep(dir: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{path::PathBuf, time::SystemTime};
 
     use super::*;
 

@@ -11,6 +11,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::progress::{Bytes, Progress};
@@ -55,6 +56,12 @@ pub enum Error {
         /// What the kernel answered.
         source: io::Error,
     },
+}
+
+/// Whether a file was written longer ago than that; not, if that cannot be told.
+pub fn is_older(path: &Path, age: Duration) -> bool {
+    let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > age))
 }
 
 /// Turns an I/O error into [`Error`], naming what was tried on which path. For use in `map_err`.

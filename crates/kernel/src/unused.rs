@@ -1,12 +1,11 @@
 //! What nobody has used for long is removed: workspaces, and kernels that were built.
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{fs, path::Path, time::Duration};
 
-use host::{cache::Cache, progress::Progress};
+use host::{
+    cache::{Cache, is_older},
+    progress::Progress,
+};
 
 /// What has not been used for this long is removed.
 const LONG: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -25,9 +24,7 @@ pub(crate) fn stamp(dir: &Path) {
 pub(crate) fn sweep(cache: &Cache, place: &str, mine: &Path) {
     let Ok(entries) = fs::read_dir(cache.path(place)) else { return };
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| path != mine) {
-        let used = fs::metadata(path.join(STAMP)).and_then(|metadata| metadata.modified());
-        let is_old = used.is_ok_and(|at: SystemTime| at.elapsed().is_ok_and(|age| age > LONG));
-        if is_old {
+        if is_older(&path.join(STAMP), LONG) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let _ = cache.remove(&format!("{place}/{name}"), &Progress::quiet());
         }
@@ -36,6 +33,8 @@ pub(crate) fn sweep(cache: &Cache, place: &str, mine: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]

@@ -54,6 +54,13 @@ impl Csum {
         }
     }
 
+    /// What the option and the list call the guard of this number.
+    fn name(number: u8) -> String {
+        let guard = Csum::value_variants().iter().find(|guard| guard.number() == number);
+        let value = guard.and_then(ValueEnum::to_possible_value);
+        value.map_or("unknown".to_owned(), |value| value.get_name().to_owned())
+    }
+
     /// Bytes of its protection information.
     fn tuple(self) -> u8 {
         match self {
@@ -135,18 +142,11 @@ pub(crate) fn zones(params: &Params) -> Value {
 /// Its metadata, `null` if it has none.
 pub(crate) fn integrity(params: &Params) -> Value {
     let shape = &params.integrity;
-    let csum = match shape.csum_type {
-        pi_csum::NONE => "none",
-        pi_csum::IP => "ip",
-        pi_csum::CRC16_T10DIF => "crc16-t10dif",
-        pi_csum::CRC64_NVME => "crc64-nvme",
-        _ => "unknown",
-    };
     match params.types & param_type::INTEGRITY {
         0 => Value::Null,
         _ => json!({
             "metadata_size": shape.metadata_size,
-            "csum_type": csum,
+            "csum_type": Csum::name(shape.csum_type),
             "pi_offset": shape.pi_offset,
             "tag_size": shape.tag_size,
         }),

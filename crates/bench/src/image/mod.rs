@@ -253,12 +253,12 @@ fn digest(text: &str) -> String {
 fn sweep(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
-        let is_old = entry.metadata().is_ok_and(|metadata| {
-            metadata.is_file()
-                && metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNUSED))
-        });
-        if is_old && let Err(error) = fs::remove_file(entry.path()) {
-            tracing::warn!(path = %entry.path().display(), %error, "cannot remove an old image");
+        let path = entry.path();
+        if path.is_file()
+            && cache::is_older(&path, UNUSED)
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove an old image");
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod block;
 pub mod child;
 pub mod declaration;
 pub mod kernel;
+pub mod kmemleak;
 pub mod lun;
 #[expect(unsafe_code, reason = "the promise a ring asks for about memory")]
 mod metadata;
@@ -24,6 +25,7 @@ pub mod privilege;
 pub mod program;
 pub mod property;
 pub mod scsi_debug;
+pub mod slab;
 pub mod sysfs;
 pub mod timeline;
 pub mod ublk_device;

@@ -5,6 +5,7 @@
 mod bridge;
 mod bsg;
 mod laws;
+mod leaks;
 mod long;
 mod measured;
 mod needs;

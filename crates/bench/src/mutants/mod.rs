@@ -3,6 +3,7 @@
 //! One kernel is built with all mistakes in it. With one at a time in force it is booted and the tests run
 //! on it, first the one that is to notice, until one fails.
 
+mod equivalent;
 mod finding;
 mod list;
 mod turns;
@@ -15,11 +16,12 @@ use std::{
 
 use host::{apt, cache};
 use kernel::{
-    mutation::{self, Edit, Mutator},
+    mutation::{self, ByRule, Edit, Mutator},
     request::Context,
 };
 
 use self::{
+    equivalent::Equivalent,
     finding::Finding,
     list::{List, Mutant},
     turns::Run,
@@ -138,19 +140,25 @@ pub fn run(request: &Request) -> Result<u8, Error> {
     Run { rig, mutator, list, tests, memory, again }.run(&wanted, start)
 }
 
-/// Adds the mutants by rule that are asked for, but for lines that no test reaches.
+/// Adds the mutants by rule that are asked for, but for changes that nobody can see and lines that no test
+/// reaches.
 fn add_by_rule(list: &mut List, request: &Request, context: Context<'_>) -> Result<(), Error> {
     if request.by_rule.is_empty() {
         return Ok(());
     }
     let source = mutation::pristine(context, &list.base)?;
     let unreachable = Unreachable::read(&request.workspace)?;
+    let equivalent = Equivalent::read(&request.workspace)?;
     for file in &request.by_rule {
         let path = source.join(file);
         let text = fs::read_to_string(&path).map_err(cache::at("read", &path))?;
         let reasons = unreachable.of(file, &text).reasons;
         let mut changes = mutation::by_rule(file, &text, &request.functions);
-        changes.retain(|change| !reasons.contains_key(&change.line));
+        equivalent.take(&request.workspace, (file, &text), &request.functions, &mut changes)?;
+        let is_reached = |line| !reasons.contains_key(&line);
+        // Where a condition guards nothing but such a line, it never holds as it is.
+        let guards = |change: &ByRule| change.what == "never" && !is_reached(change.line + 1);
+        changes.retain(|change| is_reached(change.line) && !guards(change));
         list.add(changes);
     }
     Ok(())

@@ -21,7 +21,7 @@ mod ladder;
 mod life;
 mod links;
 mod model;
-mod node;
+pub(crate) mod node;
 mod order;
 mod parameters;
 mod presence;

@@ -13,7 +13,7 @@ use std::{
 
 use bsg::{Access, BsgIoctl, Buffer, Errno, NodeIoctl, Pointer, Request};
 use harness::{
-    Feature, HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, privilege, sysfs, wait,
+    Feature, HostShape, Lun, Needs, ScsiDevice, ScsiHost, declare, privilege, slab, sysfs, wait,
 };
 use rstest::rstest;
 
@@ -291,7 +291,7 @@ const OWN_HOST: Needs = Needs { host: ScsiHost::Own(HostShape::DEFAULT), ..Needs
 
 /// Has the unit go, and come back.
 #[track_caller]
-fn again(device: &ScsiDevice) {
+pub(crate) fn again(device: &ScsiDevice) {
     fs::write(device.dir().join("delete"), "1").expect("it can be deleted");
     sysfs::vanish(&device.bsg());
     let (host, rest) = device.hctl.split_once(':').expect("host:channel:target:lun");
@@ -323,27 +323,18 @@ fn closed_node_keeps_no_queue() {
     declare!(Contract, OWN_HOST);
     let lun = Lun::fresh();
     let device = lun.device();
-    let before = queues();
+    let before = slab::objects("request_queue");
     const TURNS: u64 = 8;
     for _ in 0..TURNS {
         drop(sg_io_v4(device, Access::ReadWrite));
         again(device);
     }
     let freed = wait::until(Duration::from_secs(10), "the queues to be freed", || {
-        (queues() < before + TURNS / 2).then_some(())
+        (slab::objects("request_queue") < before + TURNS / 2).then_some(())
     });
-    freed.unwrap_or_else(|error| panic!("{error}: {before} before, {} now", queues()));
-}
-
-/// How many objects of the kind of a request queue are in use (Documentation/ABI/testing/sysfs-kernel-slab: `objects`;
-/// it is told exactly after `shrink`).
-#[track_caller]
-fn queues() -> u64 {
-    let slab = Path::new("/sys/kernel/slab/request_queue");
-    fs::write(slab.join("shrink"), "1").expect("a kernel with CONFIG_SLUB_DEBUG");
-    let objects = sysfs::attribute(&slab.join("objects")).expect("as above");
-    let count = objects.split(' ').next().expect("a number").parse();
-    count.unwrap_or_else(|error| panic!("{objects}: {error}"))
+    freed.unwrap_or_else(|error| {
+        panic!("{error}: {before} before, {} now", slab::objects("request_queue"))
+    });
 }
 
 /// block/bsg.c:bsg_unregister_queue: the node of a disk goes with it, and comes back; the disk's own link to it, which is

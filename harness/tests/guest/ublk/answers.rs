@@ -297,7 +297,7 @@ fn ring_lost_in_the_middle_of_recovery_keeps_requests_waiting() {
     let disk = BlockDevice::open(&device.block_path(), Access::ReadOnly);
     server.leave();
     device.await_state(2);
-    device.control().start_recovery(id).expect("START_USER_RECOVERY");
+    device.start_recovery();
     let mut queue = RawQueue::open(id).expect("opened");
     let open = queue.another().expect("a ring that keeps the char device open");
     assert_eq!(say(&mut queue, fetch(0)), None);
@@ -312,9 +312,6 @@ fn ring_lost_in_the_middle_of_recovery_keeps_requests_waiting() {
     let early = read.recv_timeout(Duration::from_millis(500));
     assert!(matches!(early, Err(RecvTimeoutError::Timeout)), "nobody serves: {early:?}");
     drop(open);
-    let free =
-        wait::until(DEADLINE, "the char device", || device.control().start_recovery(id).ok());
-    free.unwrap_or_else(|error| panic!("{error}"));
     let server = Server::recover(id, &config, target).expect("recovered");
     assert_eq!(read.recv_timeout(DEADLINE).expect("answered").expect("read"), [0; 512]);
     server.delete().expect("deleted");

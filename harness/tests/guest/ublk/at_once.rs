@@ -2,21 +2,26 @@
 //! drivers/block/ublk_drv.c:ublk_queue_rqs). Those of a device with UBLK_F_BATCH_IO are in `batch.rs`.
 
 use std::{
+    borrow::Cow,
     fs,
     io::{self, IoSlice},
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bsg::Access;
-use harness::{BlockDevice, UblkDevice, declare};
+use harness::{BlockDevice, Feature, Needs, UblkDevice, declare, modules::Modules};
 use rstest::rstest;
+use rustix::{
+    io::Errno,
+    thread::{CpuSet, gettid, sched_setaffinity},
+};
 use ublk::{Buffer, Config, DataMode, Features, RamTarget, RawCommand, RawQueue, Server};
 
 use super::{
@@ -27,9 +32,21 @@ use super::{
 
 const SECTORS: u64 = 4096;
 
+const TWO_CPUS: Needs = Needs { cpus: Some(2), ..SINCE_7_0 };
+
+/// Kyber is no disk's scheduler unless somebody asks for it.
+const SCHEDULED: Needs = Needs {
+    features: Cow::Borrowed(&[
+        Feature::Config(Cow::Borrowed("CONFIG_MQ_IOSCHED_KYBER")),
+        Feature::KernelAtLeast(7, 0),
+    ]),
+    ..Needs::DEFAULT
+};
+
 /// More pages than a bio has room for, 256 (BIO_MAX_VECS): only then is there a plug around a direct write
 /// (block/fops.c:__blkdev_direct_IO).
 const PAGES: u64 = 300;
+const PAGES_LEN: usize = 300 * 4096;
 
 /// What they come in, of 128 sectors at most: 16 of the first bio and 3 of the second. A longer one would end the plug
 /// (BLK_PLUG_FLUSH_SIZE, 128 KiB).
@@ -48,17 +65,36 @@ pub(crate) fn pages() -> Vec<u8> {
 }
 
 /// Writes the pages with one call, on a thread of its own. Backwards in memory, so that none joins the one before it.
-/// Nothing between the block layer and the driver holds requests back (`queue/scheduler`).
+/// Nothing between the block layer and the driver holds requests back.
 pub(crate) fn write_at_once(path: PathBuf) -> Receiver<io::Result<usize>> {
+    write_through("none", path)
+}
+
+/// The same through this `queue/scheduler`.
+fn write_through(scheduler: &str, path: PathBuf) -> Receiver<io::Result<usize>> {
+    schedule(scheduler, &path);
+    BlockDevice::beside(move || BlockDevice::open(&path, Access::ReadWrite), write_pages)
+}
+
+fn schedule(scheduler: &str, path: &Path) {
     let name = path.file_name().expect("a node has a name").display().to_string();
-    fs::write(format!("/sys/class/block/{name}/queue/scheduler"), "none").expect("always there");
-    let write = |disk: &BlockDevice| {
-        let memory: Vec<u8> = pages().chunks(4096).rev().flatten().copied().collect();
-        let memory = Buffer::copy_of(&memory).expect("memory");
-        let pieces: Vec<IoSlice<'_>> = memory.chunks(4096).rev().map(IoSlice::new).collect();
-        disk.write_pieces(0, &pieces)
-    };
-    BlockDevice::beside(move || BlockDevice::open(&path, Access::ReadWrite), write)
+    let attribute = format!("/sys/class/block/{name}/queue/scheduler");
+    fs::write(&attribute, scheduler).unwrap_or_else(|error| panic!("{scheduler}: {error}"));
+}
+
+fn write_pages(disk: &BlockDevice) -> io::Result<usize> {
+    write_backwards(disk, &backwards())
+}
+
+/// The pages, the last first.
+fn backwards() -> Buffer {
+    let memory: Vec<u8> = pages().chunks(4096).rev().flatten().copied().collect();
+    Buffer::copy_of(&memory).expect("memory")
+}
+
+fn write_backwards(disk: &BlockDevice, memory: &Buffer) -> io::Result<usize> {
+    let pieces: Vec<IoSlice<'_>> = memory.chunks(4096).rev().map(IoSlice::new).collect();
+    disk.write_pieces(0, &pieces)
 }
 
 /// The application is told that all of it is written.
@@ -163,14 +199,73 @@ fn requests_at_once_go_to_the_rings_of_their_tags() {
     device.delete();
 }
 
+/// A scheduler has more requests than the disk has tags. It hands over as many as there are tags, of which none is the
+/// last for all it knows (block/blk-mq.c:blk_mq_dispatch_rq_list), and then that there are no more for now (`commit_rqs`,
+/// ublk_drv.c:ublk_commit_rqs): the server has to be told of these, or nothing goes on.
+#[rstest]
+fn requests_beyond_the_tags_of_a_scheduled_disk_are_done(
+    #[values(Features::empty(), Features::BATCH_IO)] features: Features,
+) {
+    declare!(Contract, SCHEDULED);
+    Modules::of_image().and_then(|modules| modules.load("kyber-iosched", "")).expect("it loads");
+    const TAGS: u16 = 4;
+    let (config, target) =
+        (config().queues(1, TAGS).with(features), Arc::new(RamTarget::new(SECTORS)));
+    let server = Server::start(&config, target.clone()).expect("started");
+    assert_written(&write_through("kyber", server.block_path()));
+    assert!(target.bytes()[..pages().len()] == pages()[..], "the medium differs");
+    server.delete().expect("deleted");
+}
+
+/// A writer that comes to another CPU before it has handed over its requests has those of two queues
+/// (ublk_drv.c:ublk_queue_rqs, ublk_batch_queue_rqs): each goes to the queue it is of. Whether it comes there in time is
+/// luck, so it is moved to and fro while it writes again and again.
+#[rstest]
+fn requests_at_once_of_two_queues_go_to_their_own(
+    #[values(Features::empty(), Features::BATCH_IO)] features: Features,
+) {
+    declare!(Contract, TWO_CPUS);
+    const WRITES: usize = 50;
+    let (config, target) =
+        (config().queues(2, REQUESTS).with(features), Arc::new(RamTarget::new(SECTORS)));
+    let server = Server::start(&config, target.clone()).expect("started");
+    let path = server.block_path();
+    schedule("none", &path);
+    let (say, said) = channel();
+    let write = move |disk: &BlockDevice| {
+        say.send(gettid()).expect("the test waits");
+        let memory = backwards();
+        let mut written = (0..WRITES).map(|_| write_backwards(disk, &memory));
+        written.find(|written| !matches!(written, Ok(PAGES_LEN)))
+    };
+    let ended = BlockDevice::beside(move || BlockDevice::open(&path, Access::ReadWrite), write);
+    let writer = said.recv_timeout(DEADLINE).expect("it begins");
+    let begin = Instant::now();
+    let failed = (0..2).cycle().find_map(|cpu| {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu);
+        // It may be over.
+        let _: Result<(), Errno> = sched_setaffinity(Some(writer), &cpus);
+        assert!(begin.elapsed() < DEADLINE, "it does not end");
+        ended.recv_timeout(Duration::from_micros(300)).ok()
+    });
+    assert!(matches!(failed, Some(None)), "{failed:?}");
+    assert!(target.bytes()[..pages().len()] == pages()[..], "the medium differs");
+    server.delete().expect("deleted");
+}
+
 /// Documentation/block/ublk.rst: requests that come while there is no server wait for the next, or fail (EREMOTEIO,
 /// 121), those that come at once too.
 #[rstest]
 #[case::wait(Features::USER_RECOVERY, 2)]
 #[case::fail(Features::USER_RECOVERY | Features::USER_RECOVERY_FAIL_IO, 3)]
-fn requests_at_once_without_a_server_have_its_fate(#[case] features: Features, #[case] state: u16) {
+fn requests_at_once_without_a_server_have_its_fate(
+    #[case] fate: Features,
+    #[case] state: u16,
+    #[values(Features::empty(), Features::BATCH_IO)] features: Features,
+) {
     declare!(Contract, SINCE_7_0);
-    let (config, target) = (config().with(features), Arc::new(RamTarget::new(SECTORS)));
+    let (config, target) = (config().with(fate | features), Arc::new(RamTarget::new(SECTORS)));
     let server = Server::start(&config, target.clone()).expect("started");
     let mut device = UblkDevice::adopt(server.dev_id());
     server.leave();

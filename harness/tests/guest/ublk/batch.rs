@@ -592,7 +592,7 @@ fn next_server_of_a_batch_gets_what_came_meanwhile(#[values(true, false)] quiesc
     let read = BlockDevice::beside(open, |disk| disk.read(0, 512));
     let early = read.recv_timeout(Duration::from_millis(100));
     assert!(matches!(early, Err(RecvTimeoutError::Timeout)), "nobody serves: {early:?}");
-    device.control().start_recovery(id).expect("START_USER_RECOVERY");
+    device.start_recovery();
     let mut batch = Batch { queue: Batch::open(id), device, flags };
     assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)));
     let fetch = batch.fetch(8, 4);
@@ -624,7 +624,7 @@ fn quiesced_batch_is_fetched_from_again() {
     let Batch { queue, mut device, flags } = batch;
     drop(queue);
     device.await_state(2);
-    device.control().start_recovery(id).expect("START_USER_RECOVERY");
+    device.start_recovery();
     let mut batch = Batch { queue: Batch::open(id), device, flags };
     assert_eq!(batch.prep(&[0, 1, 2, 3]), Some(Ok(0)));
     let fetch = batch.fetch(8, 4);

@@ -103,7 +103,7 @@ fn end_of_a_recovery_that_was_interrupted_can_be_sent_again() {
     server.leave();
     device.await_state(2);
     let id = device.id();
-    device.control().start_recovery(id).expect("START_USER_RECOVERY");
+    device.start_recovery();
     let mut queue = RawQueue::open(id).expect("opened");
     let mut control = Control::open().expect("opened");
     interrupt(&mut control, ctrl::END_USER_RECOVERY, id);

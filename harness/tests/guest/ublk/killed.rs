@@ -338,15 +338,11 @@ fn server_killed_in_the_middle_of_a_recovery_leaves_it_to_the_next(#[values(0, 1
     let disk = BlockDevice::open(&device.block_path(), Access::ReadWrite);
     disk.write(0, &pattern(0, 8, 4)).expect("written");
     server.leave();
-    device.await_state(2);
+    device.start_recovery();
     let mut second = Child::start(&format!("{} {tags}", device.id()));
     assert_eq!(second.hear(), "there");
     second.kill();
-    let id = device.id();
-    let free =
-        wait::until(DEADLINE, "START_USER_RECOVERY", || device.control().start_recovery(id).ok());
-    free.unwrap_or_else(|error| panic!("{error}"));
-    let server = Server::recover(id, &config, target).expect("recovered");
+    let server = Server::recover(device.id(), &config, target).expect("recovered");
     assert_eq!(disk.read(0, 4096).expect("read"), pattern(0, 8, 4));
     drop(disk);
     server.delete().expect("deleted");
@@ -427,7 +423,7 @@ fn ring_closed_after_a_recovery_keeps_requests_waiting() {
     let id = device.id();
     server.leave();
     device.await_state(2);
-    device.control().start_recovery(id).expect("START_USER_RECOVERY");
+    device.start_recovery();
     let mut queue = RawQueue::open(id).expect("opened");
     let open = queue.another().expect("a ring that keeps the char device open");
     queue.begin(fetch(0)).expect("submitted");

@@ -3,13 +3,13 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
-    sync::Arc,
+    sync::{Arc, mpsc::channel},
     thread,
     time::Instant,
 };
 
 use bsg::Access;
-use harness::{BlockDevice, UblkDevice, declare, privilege};
+use harness::{BlockDevice, UblkDevice, declare, privilege, wait};
 use rstest::rstest;
 use rustix::fs::FileType;
 use ublk::{
@@ -244,4 +244,39 @@ fn disk_of_an_unprivileged_device_is_its_owner_s() {
     control.stop(id).expect("STOP_DEV");
     drop(queue);
     control.delete(id).expect("DEL_DEV");
+}
+
+/// ublk_drv.c:ublk_reset_ch_dev: nobody looks for partitions on the disk of a server without CAP_SYS_ADMIN. When it is
+/// gone and somebody else serves the device, the next disk is looked at.
+#[rstest]
+fn unprivileged_server_leaves_no_mark() {
+    declare!(Contract, SINCE_7_0);
+    let config = Config::disk(64).queues(1, 1);
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    let (fetched, is_fetched) = channel();
+    let (end, at_the_end) = channel::<()>();
+    let unprivileged = thread::spawn(move || {
+        privilege::drop_sys_admin();
+        let mut queue = RawQueue::open(id).expect("the char device opens");
+        let first = queue.begin(fetch(0)).expect("submitted");
+        fetched.send(()).expect("the test waits");
+        at_the_end.recv().expect_err("nothing is said but that it is over");
+        queue.finish(first, Instant::now()).expect("no error").map(|reply| reply.res)
+    });
+    is_fetched.recv_timeout(DEADLINE).expect("it fetches");
+    device.control().start(id).expect("START_DEV");
+    drop(end);
+    assert_eq!(unprivileged.join().expect("no panic"), None, "nobody looks");
+    device.await_state(0);
+    let open = || RawQueue::open(id).ok();
+    let queue = wait::until(DEADLINE, "the end of the server", open);
+    let mut queue = queue.unwrap_or_else(|error| panic!("{error}"));
+    let token = queue.begin(fetch(0)).expect("submitted");
+    device.control().start(id).expect("START_DEV");
+    let request = queue.finish(token, Instant::now() + DEADLINE).expect("no error");
+    assert_eq!(request.expect("somebody looks").res, 0);
+    drop(queue);
+    device.delete();
 }

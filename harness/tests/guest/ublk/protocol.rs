@@ -118,7 +118,8 @@ fn fetch_has_a_buffer_where_the_driver_copies(
     assert_eq!(say(&mut queue, RawCommand::new(FETCH, 0, 0).memory(right)), None);
 }
 
-/// `struct ublk_auto_buf_reg`: reserved bits and unknown flags of automatic registration are EINVAL.
+/// `struct ublk_auto_buf_reg`: reserved bits and unknown flags of automatic registration are EINVAL. A device without it
+/// does not look there.
 #[rstest]
 fn fetch_with_bad_automatic_registration_is_einval(
     #[values(1 << 17, 1 << 23, 1 << 24, 1 << 32, 1 << 63)] sqe_addr: u64,
@@ -129,6 +130,9 @@ fn fetch_with_bad_automatic_registration_is_einval(
     assert_eq!(say(&mut queue, bad), Some(Err(Errno::INVAL)));
     let sound = RawCommand { sqe_addr: 0x1_ffff, ..RawCommand::new(FETCH, 0, 0) };
     assert_eq!(say(&mut queue, sound), None);
+    let (_device, mut queue) = device(DataMode::ZeroCopy, 1);
+    let elsewhere = RawCommand { sqe_addr, ..RawCommand::new(FETCH, 0, 0) };
+    assert_eq!(say(&mut queue, elsewhere), None);
 }
 
 /// __ublk_fetch: a tag is fetched once (EINVAL), and not again once every tag is (EBUSY).

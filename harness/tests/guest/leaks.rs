@@ -1,7 +1,7 @@
 //! Memory that is still there and that nobody refers to any more, after what is tested has come and gone
 //! (Documentation/dev-tools/kmemleak.rst). No test sees it in what the kernel does.
 
-use std::{borrow::Cow, sync::Arc, thread};
+use std::{borrow::Cow, sync::Arc, thread, time::Duration};
 
 use bsg::{Access, Buffer, Errno, Passthrough, Pointer, Request, UringFrame, V4Frame};
 use harness::{
@@ -18,7 +18,7 @@ use crate::{
     },
     ublk::{
         modes::SINCE_7_0,
-        protocol::{DEADLINE, FETCH, MOMENT, REGISTER},
+        protocol::{FETCH, MOMENT, REGISTER},
         recorder::unscanned,
     },
 };
@@ -158,7 +158,7 @@ fn ublk_keeps_no_task(#[case] round: fn()) {
     const ROUNDS: u64 = 16;
     let before = slab::objects("task_struct");
     (0..ROUNDS).for_each(|_| round());
-    let freed = wait::until(DEADLINE, "the tasks to be freed", || {
+    let freed = wait::until(Duration::from_secs(10), "the tasks to be freed", || {
         (slab::objects("task_struct") < before + ROUNDS / 2).then_some(())
     });
     freed.unwrap_or_else(|error| panic!("{error}: {before} before, {ROUNDS} have fetched"));

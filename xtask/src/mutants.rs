@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
     /// Try what rules make of this file, a path in the kernel, instead of the list: conditions that
     /// always or never hold or lack a part, operators and constants for their likes, statements left out,
-    /// other errors.
+    /// other errors. What images/kernel/unreachable.toml and equivalent.toml name is left as it is.
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     by_rule: Vec<String>,
 

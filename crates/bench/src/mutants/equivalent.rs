@@ -1,6 +1,10 @@
 //! `images/kernel/equivalent.toml`: changes by rule that nobody can see, each with its reason.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kernel::mutation::{self, ByRule};
 use serde::Deserialize;
@@ -11,9 +15,16 @@ use super::ListError;
 const LIST: &str = "images/kernel/equivalent.toml";
 
 /// The list.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub(super) struct Equivalent {
+    rows: Vec<Row>,
+    path: PathBuf,
+}
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
     #[serde(rename = "equivalent")]
     rows: Vec<Row>,
 }
@@ -54,13 +65,24 @@ impl Equivalent {
         let path = checkout.join(LIST);
         let error = |detail: String| ListError { path: path.clone(), defects: vec![detail] };
         let text = fs::read_to_string(&path).map_err(|source| error(source.to_string()))?;
-        let list: Equivalent = toml::from_str(&text).map_err(|source| error(source.to_string()))?;
-        match list.rows.iter().find(|row| row.reason.trim().is_empty() || row.changes.is_empty()) {
+        let File { rows } = toml::from_str(&text).map_err(|source| error(source.to_string()))?;
+        match rows.iter().find(|row| row.reason.trim().is_empty() || row.changes.is_empty()) {
             Some(row) => {
                 Err(error(format!("{}: neither change nor reason is empty", row.function)))
             }
-            None => Ok(list),
+            None => Ok(Equivalent { rows, path }),
         }
+    }
+
+    /// An error unless every change can be made by rule in the source below `root`.
+    pub(super) fn check(&self, root: &Path) -> Result<(), ListError> {
+        let files: BTreeSet<&str> = self.rows.iter().map(|row| row.file.as_str()).collect();
+        for file in files {
+            let text = fs::read_to_string(root.join(file));
+            let text = text.map_err(|error| self.wrong(vec![format!("{file}: {error}")]))?;
+            self.take((file, &text), &[], &mut mutation::by_rule(file, &text, &[]))?;
+        }
+        Ok(())
     }
 
     /// Takes out of the changes of a file with this text those that nobody can see.
@@ -69,7 +91,6 @@ impl Equivalent {
     /// One that is listed is not among them, though its function is one of `functions` or these are all.
     pub(super) fn take(
         &self,
-        checkout: &Path,
         (file, text): (&str, &str),
         functions: &[String],
         changes: &mut Vec<ByRule>,
@@ -81,8 +102,12 @@ impl Equivalent {
         let defects: Vec<String> = rows.filter_map(|row| row.take(text, changes).err()).collect();
         match defects.is_empty() {
             true => Ok(()),
-            false => Err(ListError { path: checkout.join(LIST), defects }),
+            false => Err(self.wrong(defects)),
         }
+    }
+
+    fn wrong(&self, defects: Vec<String>) -> ListError {
+        ListError { path: self.path.clone(), defects }
     }
 }
 
@@ -101,7 +126,7 @@ mod tests {
         fs::write(&path, rows).expect("written");
         let list = Equivalent::read(dir.path()).map_err(|error| error.defects.concat())?;
         let mut changes = mutation::by_rule("a.c", TEXT, functions);
-        list.take(dir.path(), ("a.c", TEXT), functions, &mut changes)
+        list.take(("a.c", TEXT), functions, &mut changes)
             .map_err(|error| error.defects.concat())?;
         Ok(changes.into_iter().map(|change| (change.line, change.what)).collect())
     }
@@ -120,6 +145,21 @@ mod tests {
         let taken: Vec<_> = all.iter().filter(|one| !rest.contains(one)).collect();
         assert_eq!(taken, [&(5, "never".to_owned()), &(5, ">= for >".to_owned())]);
         assert!(rest.contains(&(3, "never".to_owned())), "{rest:?}");
+    }
+
+    #[test]
+    fn whole_list_is_held_against_the_source() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(LIST);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        fs::write(&path, row("if (a)", "['never']", "so")).expect("written");
+        let list = Equivalent::read(dir.path()).expect("valid");
+        let error = list.check(dir.path()).expect_err("there is no a.c");
+        assert!(error.defects[0].starts_with("a.c: No such file"), "{error}");
+        fs::write(dir.path().join("a.c"), TEXT).expect("written");
+        list.check(dir.path()).expect("it has its place");
+        fs::write(dir.path().join("a.c"), TEXT.replace("(a)", "(b)")).expect("written");
+        list.check(dir.path()).expect_err("its place is gone");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod list;
 mod turns;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     time::{Duration, Instant},
@@ -97,7 +98,9 @@ pub enum Error {
 /// there are.
 pub fn check(context: Context<'_>) -> Result<usize, Error> {
     let list = List::read(context.checkout)?;
-    list.check(&mutation::pristine(context, &list.base)?)?;
+    let source = mutation::pristine(context, &list.base)?;
+    list.check(&source)?;
+    Equivalent::read(context.checkout)?.check(&source)?;
     Ok(list.mutants.len())
 }
 
@@ -154,14 +157,18 @@ fn add_by_rule(list: &mut List, request: &Request, context: Context<'_>) -> Resu
         let text = fs::read_to_string(&path).map_err(cache::at("read", &path))?;
         let reasons = unreachable.of(file, &text).reasons;
         let mut changes = mutation::by_rule(file, &text, &request.functions);
-        equivalent.take(&request.workspace, (file, &text), &request.functions, &mut changes)?;
-        let is_reached = |line| !reasons.contains_key(&line);
-        // Where a condition guards nothing but such a line, it never holds as it is.
-        let guards = |change: &ByRule| change.what == "never" && !is_reached(change.line + 1);
-        changes.retain(|change| is_reached(change.line) && !guards(change));
+        equivalent.take((file, &text), &request.functions, &mut changes)?;
+        changes.retain(|change| can_be_reached(change, &reasons));
         list.add(changes);
     }
     Ok(())
+}
+
+/// Whether a test could come to what was changed. Where a condition guards nothing but a line that none reaches, it never
+/// holds as it is.
+fn can_be_reached(change: &ByRule, unreachable: &BTreeMap<u32, String>) -> bool {
+    let guards = change.what == "never" && unreachable.contains_key(&(change.line + 1));
+    !unreachable.contains_key(&change.line) && !guards
 }
 
 fn rig_request(request: &Request) -> rig::Request {
@@ -196,4 +203,26 @@ fn show(rig: &Rig, mutants: &[&Mutant]) {
         rig.terminal.line(&format!("    killer: {killer}"));
     }
     rig.terminal.line(&format!("{} mutants", mutants.len()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_no_test_reaches_are_left_as_they_are() {
+        let text = "int f(int a)\n{\n\tif (a)\n\t\treturn -EINVAL;\n\treturn 0;\n}\n";
+        let unreachable = BTreeMap::from([(4, "so".to_owned())]);
+        let mut changes = mutation::by_rule("a.c", text, &[]);
+        let lines = |changes: &[ByRule]| -> Vec<(u32, String)> {
+            changes.iter().map(|change| (change.line, change.what.clone())).collect()
+        };
+        let all = lines(&changes);
+        assert!(all.contains(&(3, "never".to_owned())) && all.iter().any(|(line, _)| *line == 4));
+        changes.retain(|change| can_be_reached(change, &unreachable));
+        let left = lines(&changes);
+        assert!(left.iter().all(|(line, _)| *line != 4), "{left:?}");
+        assert!(!left.contains(&(3, "never".to_owned())), "{left:?}");
+        assert!(left.contains(&(3, "always".to_owned())), "{left:?}");
+    }
 }

@@ -76,6 +76,21 @@ impl Child {
         Self::run(command, role)
     }
 
+    /// As [`Child::start`], as the first process of a PID namespace of its own (`pid_namespaces`(7)).
+    #[track_caller]
+    pub fn start_in_a_pid_namespace(role: &str) -> Self {
+        let started = thread::scope(|scope| {
+            // Only children of the thread that asks for it are in it.
+            let start = || {
+                // SAFETY: a new PID namespace takes no file from anybody.
+                unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.expect("root may");
+                Self::run(this(), role)
+            };
+            scope.spawn(start).join()
+        });
+        started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     #[track_caller]
     fn run(mut command: Command, role: &str) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");

@@ -1,11 +1,25 @@
 //! A device from start to end.
 
-use std::{os::unix::fs::MetadataExt, path::Path, process, sync::Arc};
+use std::{borrow::Cow, os::unix::fs::MetadataExt, path::Path, process, sync::Arc};
 
 use bsg::Access;
-use harness::{BlockDevice, UblkDevice, declare, sysfs};
+use harness::{
+    BlockDevice, Child, Feature, Needs, UblkDevice,
+    child::{self, Parent},
+    declare, sysfs,
+};
 use rstest::rstest;
-use ublk::{Config, Errno, RamTarget, Server, uapi::attr};
+use ublk::{Config, Control, Errno, RamTarget, Server, uapi::attr};
+
+use super::recorder::unscanned;
+
+const PID_NAMESPACE: Needs = Needs {
+    features: Cow::Borrowed(&[
+        Feature::KernelAtLeast(7, 0),
+        Feature::Config(Cow::Borrowed("CONFIG_PID_NS")),
+    ]),
+    ..Needs::DEFAULT
+};
 
 /// Documentation/block/ublk.rst: START_DEV exposes the block device, with the size and the limits of
 /// SET_PARAMS; the state is LIVE, 1, and the server is known by its process id.
@@ -116,4 +130,51 @@ fn device_can_be_started_and_deleted_over_and_over() {
 
 fn start(sectors: u64) -> Server {
     Server::start(&Config::disk(sectors), Arc::new(RamTarget::new(sectors))).expect("started")
+}
+
+/// The child: serves a device, says its number, and what the driver tells it of its process.
+fn serve_as_the_first() -> ! {
+    let mut parent = Parent::connect();
+    assert_eq!(process::id(), 1, "the first of its namespace");
+    let server = Server::start(&unscanned(64), Arc::new(RamTarget::new(64))).expect("started");
+    let mut control = Control::open().expect("opened");
+    let told = control.info(server.dev_id()).expect("GET_DEV_INFO").ublksrv_pid;
+    parent.tell(&format!("{} {told}", server.dev_id()));
+    parent.until_killed()
+}
+
+/// The child: says what the driver tells it of the server of a device.
+fn ask(id: &str) -> ! {
+    let mut parent = Parent::connect();
+    let id = id.parse().expect("a number");
+    let info = Control::open().and_then(|mut control| control.info(id)).expect("GET_DEV_INFO");
+    parent.tell(&info.ublksrv_pid.to_string());
+    parent.until_killed()
+}
+
+/// ublk_drv.c:ublk_validate_user_pid and ublk_ctrl_get_dev_info: a server says its process id as it is in its own PID
+/// namespace, and everybody is told it as it is in theirs; -1 where it is in none.
+#[rstest]
+fn server_has_a_process_id_in_each_namespace() {
+    declare!(Contract, PID_NAMESPACE);
+    match child::role().as_deref() {
+        Some("server") => serve_as_the_first(),
+        Some(id) => ask(id),
+        None => {}
+    }
+    let mut server = Child::start_in_a_pid_namespace("server");
+    let said = server.hear();
+    let (id, told) = said.split_once(' ').expect("two numbers");
+    assert_eq!(told, "1");
+    let mut device = UblkDevice::adopt(id.parse().expect("a number"));
+    let number = device.id();
+    let info = device.control().info(number).expect("GET_DEV_INFO");
+    assert_eq!(u32::try_from(info.ublksrv_pid), Ok(server.pid()));
+    assert_eq!(Child::start_in_a_pid_namespace(id).hear(), "-1");
+    let disk = BlockDevice::open(&device.block_path(), Access::ReadOnly);
+    assert_eq!(disk.read(0, 512).expect("read"), [0; 512]);
+    drop(disk);
+    server.kill();
+    device.await_state(0);
+    device.delete();
 }

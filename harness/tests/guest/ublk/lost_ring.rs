@@ -8,7 +8,7 @@ use std::{
 };
 
 use bsg::Access;
-use harness::{BlockDevice, Needs, UblkDevice, declare, wait};
+use harness::{BlockDevice, Needs, UblkDevice, declare};
 use rstest::rstest;
 use ublk::{
     Control, Features, Pointer, RawCommand, RawQueue,

@@ -157,6 +157,12 @@ fn recovery_of_a_device_that_needs_none_is_refused() {
         }
         server.delete().expect("deleted");
     }
+    // Nor has one that never began anything to recover, though nobody has it open.
+    let mut device = UblkDevice::add(&unscanned(SECTORS).with(Features::USER_RECOVERY).info);
+    let id = device.id();
+    let error = device.control().start_recovery(id).expect_err("refused");
+    assert_eq!(error.errno(), Some(Errno::BUSY));
+    device.delete();
 }
 
 /// include/uapi/linux/ublk_cmd.h, UBLK_F_QUIESCE: the fetches come back, the disk stays for the next server. To

@@ -197,3 +197,53 @@ fn data_is_in_shared_memory_whole_and_in_order(
     let is = (descriptor.op_flags & SHMEM_ZC != 0, descriptor.addr);
     assert_eq!(is, (place.is_some(), place.unwrap_or(own)), "{descriptor:x?}");
 }
+
+/// ublk_drv.c:__ublk_ctrl_reg_buf: memory whose pages are not neighbours is one buffer all the same, and the place of each
+/// is where the application has it. They are taken the last first, so that hardly two of them are.
+#[rstest]
+fn scattered_pages_have_their_places() {
+    declare!(Contract, SINCE_7_1);
+    const PAGES: usize = 64;
+    let config = unscanned(64).with(Features::SHMEM_ZC).queues(1, 1);
+    let mut device = UblkDevice::add(&config.info);
+    let id = device.id();
+    device.control().set_params(id, &config.params).expect("SET_PARAMS");
+    let mut memory = Buffer::zeroed(PAGES * PAGE).expect("memory");
+    for page in memory.chunks_mut(PAGE).rev() {
+        page[0] = 0x33;
+    }
+    let len = (PAGES * PAGE) as u64;
+    let buffer = ShmemBufReg { addr: memory.address(), len, flags: 0, reserved: 0 };
+    let command = CtrlCmd::for_device(id);
+    let index = exchange(device.control(), ctrl::REG_BUF, command, buffer.as_bytes()).0;
+    assert_eq!(index, Ok(0));
+    let mut queue = RawQueue::open(id).expect("the char device opens");
+    let mut token = queue.begin(RawCommand::new(FETCH, 0, 0).memory(lent())).expect("submitted");
+    device.control().start(id).expect("START_DEV");
+    let path = device.block_path();
+    let (send, written) = channel();
+    thread::spawn(move || {
+        let direct = OFlags::DIRECT.bits().cast_signed();
+        let disk = File::options().write(true).custom_flags(direct).open(path);
+        let disk = disk.expect("the disk opens");
+        let failed = memory.chunks(PAGE).find_map(|page| disk.write_all_at(page, 0).err());
+        drop(disk);
+        let _over = send.send(failed);
+    });
+    let places: Vec<_> = (0..PAGES)
+        .map(|_| {
+            let request = queue.finish(token, Instant::now() + DEADLINE).expect("no error");
+            request.expect("the request is delivered");
+            let descriptor = queue.descriptor(0, 1, 0).expect("mapped");
+            let commit =
+                RawCommand { result: 4096, ..RawCommand::new(COMMIT, 0, 0).memory(lent()) };
+            token = queue.begin(commit).expect("submitted");
+            (descriptor.op_flags & SHMEM_ZC, descriptor.addr)
+        })
+        .collect();
+    assert!(written.recv_timeout(DEADLINE).expect("it ends").is_none());
+    drop(queue);
+    device.delete();
+    let expected: Vec<_> = (0..len).step_by(PAGE).map(|place| (SHMEM_ZC, place)).collect();
+    assert_eq!(places, expected);
+}

@@ -1,6 +1,6 @@
 //! A unit that goes, or whose target does, while its commands are with the device and others wait for a tag.
 
-use std::{borrow::Cow, collections::BTreeMap, fs, thread};
+use std::{borrow::Cow, collections::BTreeMap, fs, thread, time::Duration};
 
 use bsg::{Access, BsgUring, Completion, Request, UringFrame};
 use control::{Command, LunSpec, Medium};
@@ -8,7 +8,7 @@ use guest_protocol::message::TargetSignal;
 use harness::{
     Feature, Lun, Needs,
     assert::{assert_good, assert_sense},
-    bench, declare, sysfs,
+    bench, declare, sysfs, wait,
 };
 use rstest::rstest;
 
@@ -46,10 +46,20 @@ fn ends(bsg: &mut BsgUring, mut reads: BTreeMap<u64, u32>) -> BTreeMap<u32, Comp
     ends
 }
 
-/// block/blk-core.c:blk_queue_enter: ENODEV, 19, is what a node says that is still open.
+/// block/blk-core.c:blk_queue_enter: ENODEV, 19, is what a node says that is still open. The queue ends a moment after the
+/// directory (drivers/scsi/scsi_sysfs.c:__scsi_remove_device); until then a command gets no further than the midlayer.
 #[track_caller]
 fn assert_gone(mut bsg: BsgUring) {
-    assert_eq!(complete(&mut bsg, UringFrame::from(Request::new(&[0; 6]))).res, -19);
+    let gone = wait::until(Duration::from_secs(10), "the end of the queue", || {
+        let done = complete(&mut bsg, UringFrame::from(Request::new(&[0; 6])));
+        if done.res == -19 {
+            return Some(());
+        }
+        let done = done.completion().expect("executed, or ENODEV");
+        assert!(matches!(done.host_status, 1 | 7), "{done:?}");
+        None
+    });
+    gone.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// drivers/scsi/scsi_sysfs.c:__scsi_remove_device: the node goes first, the unit when its commands have ended. Those that

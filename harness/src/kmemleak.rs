@@ -26,7 +26,10 @@ pub fn lost() -> Result<Vec<String>, String> {
     for _ in 0..2 {
         fs::write(ACCOUNT, "scan").map_err(told)?;
     }
-    fs::read_to_string(ACCOUNT).map_err(told).map(|text| entries(&text))
+    let text = fs::read_to_string(ACCOUNT).map_err(told)?;
+    // It is told once, to whoever lost it.
+    fs::write(ACCOUNT, "clear").map_err(told)?;
+    Ok(entries(&text))
 }
 
 /// The entries of objects that others than the idle task and the first process, which started the machine, have taken

@@ -78,14 +78,11 @@ impl UblkDevice {
         reached.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// `START_USER_RECOVERY`, as soon as the last server's char device is closed, which comes after the state has told
-    /// of its end (ublk_drv.c:ublk_ch_release_work_fn) and is EBUSY before.
+    /// `START_USER_RECOVERY`, as soon as nobody has the char device.
     #[track_caller]
     pub fn start_recovery(&mut self) {
-        let id = self.id();
-        let free =
-            wait::until(DEADLINE, "START_USER_RECOVERY", || self.control.start_recovery(id).ok());
-        free.unwrap_or_else(|error| panic!("{error}"));
+        let begun = self.control.start_recovery_when_free(self.info.dev_id, DEADLINE);
+        begun.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// The block device, `/dev/ublkbN`.

@@ -18,7 +18,7 @@ use crate::{
 
 /// How many tests the guest executes at least. It goes up with every new test and never down without
 /// a reason: a module that lost its `mod` line would otherwise take its tests along unseen.
-pub(crate) const GUEST_TESTS: &str = "1574";
+pub(crate) const GUEST_TESTS: &str = "1573";
 
 /// A step failed.
 const STEP_FAILED: u8 = 1;

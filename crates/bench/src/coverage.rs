@@ -48,6 +48,7 @@ use crate::{
     rig,
 };
 
+pub(crate) use self::unreachable::OfFile;
 pub use self::{
     measure::{FileCoverage, FunctionCoverage, measure},
     recorder::{BOOT, Recorder},

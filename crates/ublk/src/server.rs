@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::io::Errno;
 use zerocopy::FromZeros;
 
 use crate::{
@@ -29,7 +28,7 @@ use crate::{
     target::Target,
     uapi::{
         ANY_DEVICE, DevInfo, IO_DESC_LEN, ParamBasic, ParamDiscard, ParamIntegrity, Params,
-        SECTOR_LEN, attr, param_type, state,
+        SECTOR_LEN, attr, param_type,
     },
 };
 
@@ -171,12 +170,13 @@ impl Server {
     }
 
     /// Takes over a device whose server has died or left. Of the configuration only the server's part counts; what the
-    /// device is stays as it was. Waits for the end of a server that is about to be gone.
+    /// device is stays as it was. Waits, no longer than [`Config::timeout`], until nobody has the char device of one that
+    /// is without its server.
     pub fn recover(dev_id: u32, config: &Config, target: Arc<dyn Target>) -> Result<Self, Error> {
         let mut control = Control::open()?;
         control.set_timeout(config.timeout);
         let abandon = Abandon::new().map_err(Error::Event)?;
-        begin_recovery(&mut control, dev_id, config.timeout)?;
+        control.start_recovery_when_free(dev_id, config.timeout)?;
         let info = control.info(dev_id)?;
         let mut server = Server::of(control, info, config, abandon);
         let recovered = server.serve(&target).and_then(|()| server.control.end_recovery(dev_id));
@@ -420,23 +420,6 @@ impl Server {
         }
         outcome
     }
-}
-
-/// `START_USER_RECOVERY`. The state tells that the last server is gone before its char device is closed
-/// (ublk_drv.c:ublk_ch_release_work_fn), and until then the answer is EBUSY.
-fn begin_recovery(control: &mut Control, dev_id: u32, patience: Duration) -> Result<(), Error> {
-    let is_busy = |begun: &Result<(), Error>| {
-        begun.as_ref().is_err_and(|error| error.errno() == Some(Errno::BUSY))
-    };
-    let begun = control.start_recovery(dev_id);
-    let is_without = |state| matches!(state, state::QUIESCED | state::FAIL_IO);
-    if !is_busy(&begun) || !is_without(control.info(dev_id)?.state) {
-        return begun;
-    }
-    let begun = wait::until(patience, "the end of the last server", || {
-        Some(control.start_recovery(dev_id)).filter(|begun| !is_busy(begun))
-    });
-    begun.unwrap_or_else(|_| control.start_recovery(dev_id))
 }
 
 /// Ends the queues of a [`Server`], see [`Server::give_up`].

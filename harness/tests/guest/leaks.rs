@@ -46,7 +46,8 @@ fn assert_nothing_is_lost() {
     assert!(lost.is_empty(), "{} lost, the first:\n{}", lost.len(), lost[0]);
 }
 
-/// Units come and go; commands succeed, fail, and are refused at each check of both paths of a bsg node.
+/// Units come and go; commands succeed, fail, and are refused by both paths of a bsg node before and after they have taken
+/// memory.
 #[rstest]
 fn bsg_loses_no_memory() {
     declare!(Contract, ACCOUNTED);
@@ -68,8 +69,11 @@ fn bsg_loses_no_memory() {
             |f| f.header.request_len = 33,
             |f| f.request = Pointer::Unmapped,
             |f| f.din = Pointer::Unmapped,
-            |f| (f.header.max_response_len, f.response) = (96, Pointer::Unmapped),
             |f| f.header.din_xfer_len = u32::MAX,
+            |f| {
+                *f = V4Frame::from(Request::new(&[0xff; 6]));
+                (f.header.max_response_len, f.response) = (96, Pointer::Unmapped);
+            },
         ] {
             let mut frame = V4Frame::from(read());
             bend(&mut frame);
@@ -81,8 +85,11 @@ fn bsg_loses_no_memory() {
             (|f: &mut UringFrame| f.command.request_len = 33) as fn(&mut UringFrame),
             |f| f.request = Pointer::Unmapped,
             |f| f.din = Pointer::Unmapped,
-            |f| (f.command.max_response_len, f.response) = (96, Pointer::Unmapped),
             |f| f.command.din_xfer_len = u32::MAX,
+            |f| {
+                *f = UringFrame::from(Request::new(&[0xff; 6]));
+                (f.command.max_response_len, f.response) = (96, Pointer::Unmapped);
+            },
         ] {
             let mut frame = UringFrame::from(read());
             bend(&mut frame);
@@ -92,7 +99,7 @@ fn bsg_loses_no_memory() {
     assert_nothing_is_lost();
 }
 
-/// A device in each of its modes is added, served, used and deleted.
+/// A device is added, served, used and deleted; one that lasts is served twice.
 fn serve(config: &Config) {
     let target = Arc::new(RamTarget::new(SECTORS));
     let server = Server::start(config, target.clone()).expect("started");
@@ -155,7 +162,7 @@ fn never_started() {
 #[case::never_started(never_started)]
 fn ublk_keeps_no_task(#[case] round: fn()) {
     declare!(Contract, SINCE_7_0);
-    const ROUNDS: u64 = 16;
+    const ROUNDS: u64 = 32;
     let before = slab::objects("task_struct");
     (0..ROUNDS).for_each(|_| round());
     let freed = wait::until(Duration::from_secs(10), "the tasks to be freed", || {

@@ -41,7 +41,7 @@ pub(crate) struct OfFile {
     /// Its lines, with and without code, and why they cannot be reached.
     pub(crate) reasons: BTreeMap<u32, String>,
     /// Those of them that are reached now and then, which is no mistake of the list.
-    pub(super) by_luck: BTreeSet<u32>,
+    pub(crate) by_luck: BTreeSet<u32>,
     /// What has no place in this kernel's source.
     pub(super) strays: Vec<String>,
 }

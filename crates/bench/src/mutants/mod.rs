@@ -9,7 +9,6 @@ mod list;
 mod turns;
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::PathBuf,
     time::{Duration, Instant},
@@ -29,7 +28,7 @@ use self::{
 };
 use crate::{
     accel::Wish,
-    coverage::{self, Unreachable},
+    coverage::{self, OfFile, Unreachable},
     exit,
     memory::{self, Memory},
     plan::Test,
@@ -155,20 +154,24 @@ fn add_by_rule(list: &mut List, request: &Request, context: Context<'_>) -> Resu
     for file in &request.by_rule {
         let path = source.join(file);
         let text = fs::read_to_string(&path).map_err(cache::at("read", &path))?;
-        let reasons = unreachable.of(file, &text).reasons;
+        let unreachable = unreachable.of(file, &text);
         let mut changes = mutation::by_rule(file, &text, &request.functions);
         equivalent.take((file, &text), &request.functions, &mut changes)?;
-        changes.retain(|change| can_be_reached(change, &reasons));
+        changes.retain(|change| can_be_reached(change, &text, &unreachable));
         list.add(changes);
     }
     Ok(())
 }
 
-/// Whether a test could come to what was changed. Where a condition guards nothing but a line that none reaches, it never
-/// holds as it is.
-fn can_be_reached(change: &ByRule, unreachable: &BTreeMap<u32, String>) -> bool {
-    let guards = change.what == "never" && unreachable.contains_key(&(change.line + 1));
-    !unreachable.contains_key(&change.line) && !guards
+/// Whether a test could come to what was changed in this text. Where a condition guards nothing but a line that none
+/// reaches it never holds as it is, and to leave it out is to leave out what it calls.
+fn can_be_reached(change: &ByRule, text: &str, unreachable: &OfFile) -> bool {
+    let is_out_of_reach = |line: u32| unreachable.reasons.contains_key(&line);
+    let next = change.line + 1;
+    let guards = is_out_of_reach(next) && !unreachable.by_luck.contains(&next);
+    let line = text.lines().nth(usize::try_from(change.line - 1).expect("files are short"));
+    let calls = line.is_none_or(|line| line.matches('(').count() != 1);
+    !is_out_of_reach(change.line) && (change.what != "never" || !guards || calls)
 }
 
 fn rig_request(request: &Request) -> rig::Request {
@@ -211,18 +214,23 @@ mod tests {
 
     #[test]
     fn lines_that_no_test_reaches_are_left_as_they_are() {
-        let text = "int f(int a)\n{\n\tif (a)\n\t\treturn -EINVAL;\n\treturn 0;\n}\n";
-        let unreachable = BTreeMap::from([(4, "so".to_owned())]);
+        let text = "int f(int a)\n{\n\tif (a)\n\t\treturn -EINVAL;\n\tif (g(a))\n\t\treturn -EINVAL;\n\tif (b)\n\t\treturn 1;\n\treturn 0;\n}\n";
+        let reasons = [4, 6, 8].map(|line| (line, "so".to_owned())).into();
+        let mut unreachable = OfFile::default();
+        (unreachable.reasons, unreachable.by_luck) = (reasons, [8].into());
         let mut changes = mutation::by_rule("a.c", text, &[]);
         let lines = |changes: &[ByRule]| -> Vec<(u32, String)> {
             changes.iter().map(|change| (change.line, change.what.clone())).collect()
         };
         let all = lines(&changes);
         assert!(all.contains(&(3, "never".to_owned())) && all.iter().any(|(line, _)| *line == 4));
-        changes.retain(|change| can_be_reached(change, &unreachable));
+        changes.retain(|change| can_be_reached(change, text, &unreachable));
         let left = lines(&changes);
-        assert!(left.iter().all(|(line, _)| *line != 4), "{left:?}");
+        assert!(left.iter().all(|(line, _)| ![4, 6, 8].contains(line)), "{left:?}");
         assert!(!left.contains(&(3, "never".to_owned())), "{left:?}");
         assert!(left.contains(&(3, "always".to_owned())), "{left:?}");
+        // What it calls does something, and what is reached by luck is reached.
+        assert!(left.contains(&(5, "never".to_owned())), "{left:?}");
+        assert!(left.contains(&(7, "never".to_owned())), "{left:?}");
     }
 }

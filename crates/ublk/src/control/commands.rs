@@ -2,6 +2,7 @@
 
 use std::{ops::Range, process, sync::Arc, time::Duration};
 
+use rustix::io::Errno;
 use uring_cmd::Region;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -9,7 +10,7 @@ use super::{Control, len_u16};
 use crate::{
     error::Error,
     features::Features,
-    uapi::{ANY_DEVICE, CtrlCmd, DevInfo, Params, ShmemBufReg, ctrl, shmem},
+    uapi::{ANY_DEVICE, CtrlCmd, DevInfo, Params, ShmemBufReg, ctrl, shmem, state},
 };
 
 /// Bytes of a mask of CPUs: those of 4096.
@@ -119,6 +120,29 @@ impl Control {
     pub fn start_recovery(&mut self, dev_id: u32) -> Result<(), Error> {
         let op = ctrl::START_USER_RECOVERY;
         self.plain("START_USER_RECOVERY", op, CtrlCmd::for_device(dev_id))
+    }
+
+    /// The same, as soon as the char device counts as closed. That is a moment after the state has told that the server is
+    /// gone (drivers/block/ublk_drv.c:ublk_ch_release_work_fn clears UB_STATE_OPEN last). A device that has a server is
+    /// EBUSY at once, one that somebody holds open without serving it when `patience` is over.
+    pub fn start_recovery_when_free(
+        &mut self,
+        dev_id: u32,
+        patience: Duration,
+    ) -> Result<(), Error> {
+        let is_busy = |begun: &Result<(), Error>| {
+            begun.as_ref().is_err_and(|error| error.errno() == Some(Errno::BUSY))
+        };
+        let begun = self.start_recovery(dev_id);
+        let is_without = |state| matches!(state, state::QUIESCED | state::FAIL_IO);
+        if !is_busy(&begun) || !is_without(self.info(dev_id)?.state) {
+            return begun;
+        }
+        let begun = wait::until(patience, "the char device", || {
+            Some(self.start_recovery(dev_id)).filter(|begun| !is_busy(begun))
+        });
+        // The last word is the driver's, who says what is in the way.
+        begun.unwrap_or_else(|_| self.start_recovery(dev_id))
     }
 
     /// `END_USER_RECOVERY` on behalf of this process: the device is served again. Waits for every queue to have

@@ -78,7 +78,8 @@ impl UblkDevice {
         reached.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// `START_USER_RECOVERY`, as soon as nobody has the char device.
+    /// `START_USER_RECOVERY` of a device whose state says that it is without its server, as soon as nobody has the char
+    /// device.
     #[track_caller]
     pub fn start_recovery(&mut self) {
         let begun = self.control.start_recovery_when_free(self.info.dev_id, DEADLINE);

@@ -338,6 +338,7 @@ fn server_killed_in_the_middle_of_a_recovery_leaves_it_to_the_next(#[values(0, 1
     let disk = BlockDevice::open(&device.block_path(), Access::ReadWrite);
     disk.write(0, &pattern(0, 8, 4)).expect("written");
     server.leave();
+    device.await_state(2);
     device.start_recovery();
     let mut second = Child::start(&format!("{} {tags}", device.id()));
     assert_eq!(second.hear(), "there");

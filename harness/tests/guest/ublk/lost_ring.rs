@@ -111,6 +111,7 @@ fn disk_recovered_after_a_ring_was_lost_is_served() {
     }
     device.control().start(id).expect("START_DEV");
     drop(queue);
+    device.await_state(2);
     device.start_recovery();
     let server = fetch_and_lose_one(id);
     assert_serves_if_answered(device, ctrl::END_USER_RECOVERY, server);

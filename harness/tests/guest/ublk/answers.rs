@@ -28,7 +28,9 @@ use ublk::{
 
 use super::{
     modes::SINCE_7_0,
-    protocol::{COMMIT, DEADLINE, FETCH, MOMENT, NEED_GET_DATA, buffer, close, device, fetch, say},
+    protocol::{
+        COMMIT, DEADLINE, FETCH, MOMENT, NEED_GET_DATA, buffer, close, device, fetch, reopen, say,
+    },
     recorder::{Recorder, unscanned},
 };
 
@@ -122,13 +124,6 @@ fn serve_one_read(device: &mut UblkDevice, mut queue: RawQueue) {
     assert_eq!(say(&mut queue, commit), None);
     assert_eq!(client.join().expect("no panic").expect("read"), [0; 512]);
     device.control().stop(id).expect("STOP_DEV");
-}
-
-/// Opens a char device as soon as its last server has gone.
-#[track_caller]
-fn reopen(id: u32) -> RawQueue {
-    let free = wait::until(DEADLINE, "the char device", || RawQueue::open(id).ok());
-    free.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The child: fetches all tags but as many as its role says, and waits to be killed.

@@ -15,7 +15,7 @@ use ublk::{BatchQueue, DataMode, Element, Errno, Features, RawCommand, RawQueue,
 use super::{
     at_once,
     modes::SINCE_7_0,
-    protocol::{COMMIT, DEADLINE, FETCH, MOMENT, REGISTER, UNREGISTER, say},
+    protocol::{COMMIT, DEADLINE, FETCH, MOMENT, REGISTER, UNREGISTER, reopen, say},
     recorder::{pattern, unscanned},
 };
 
@@ -527,8 +527,7 @@ fn batch_and_single_commands_do_not_mix() {
     let Batch { queue, device, .. } = batch;
     drop(queue);
     let id = device.id();
-    let mut single = wait::until(DEADLINE, "the char device", || RawQueue::open(id).ok());
-    let single = single.as_mut().unwrap_or_else(|error| panic!("{error}"));
+    let mut single = reopen(id);
     single.make_table(1).expect("a table");
     for (op, errno) in [
         (FETCH, Errno::OPNOTSUPP),
@@ -537,11 +536,11 @@ fn batch_and_single_commands_do_not_mix() {
         (REGISTER, Errno::INVAL),
         (UNREGISTER, Errno::INVAL),
     ] {
-        assert_eq!(say(single, RawCommand::new(op, 0, 0)), Some(Err(errno)), "{op:#x}");
+        assert_eq!(say(&mut single, RawCommand::new(op, 0, 0)), Some(Err(errno)), "{op:#x}");
     }
     for (queue, tag) in [(1, 0), (0, 4), (0, u16::MAX)] {
         let command = RawCommand::new(REGISTER, queue, tag);
-        assert_eq!(say(single, command), Some(Err(Errno::INVAL)), "{queue} {tag}");
+        assert_eq!(say(&mut single, command), Some(Err(Errno::INVAL)), "{queue} {tag}");
     }
     let config = unscanned(64).queues(1, 1);
     let other = UblkDevice::add(&config.info);

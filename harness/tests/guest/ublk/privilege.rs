@@ -9,7 +9,7 @@ use std::{
 };
 
 use bsg::Access;
-use harness::{BlockDevice, UblkDevice, declare, privilege, wait};
+use harness::{BlockDevice, UblkDevice, declare, privilege};
 use rstest::rstest;
 use rustix::fs::FileType;
 use ublk::{
@@ -19,7 +19,7 @@ use ublk::{
 
 use super::{
     modes::SINCE_7_0,
-    protocol::{DEADLINE, MOMENT, fetch, say},
+    protocol::{DEADLINE, MOMENT, fetch, reopen, say},
     raw::exchange,
     recorder::{Recorder, pattern, unscanned},
 };
@@ -270,9 +270,7 @@ fn unprivileged_server_leaves_no_mark() {
     drop(end);
     assert_eq!(unprivileged.join().expect("no panic"), None, "nobody looks");
     device.await_state(0);
-    let open = || RawQueue::open(id).ok();
-    let queue = wait::until(DEADLINE, "the end of the server", open);
-    let mut queue = queue.unwrap_or_else(|error| panic!("{error}"));
+    let mut queue = reopen(id);
     let token = queue.begin(fetch(0)).expect("submitted");
     device.control().start(id).expect("START_DEV");
     let request = queue.finish(token, Instant::now() + DEADLINE).expect("no error");

@@ -54,6 +54,17 @@ pub(crate) fn buffer() -> Pointer {
     Buffer::zeroed(512 << 10).expect("memory").into()
 }
 
+/// Opens a char device as soon as nobody else has it (EBUSY until then).
+#[track_caller]
+pub(crate) fn reopen(id: u32) -> RawQueue {
+    let is_busy = |error: &ublk::Error| error.errno() == Some(Errno::BUSY);
+    let free = wait::until(DEADLINE, "the char device", || {
+        Some(RawQueue::open(id)).filter(|opened| !opened.as_ref().is_err_and(is_busy))
+    });
+    let opened = free.unwrap_or_else(|error| panic!("{error}"));
+    opened.unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Closes a ring and gives the kernel time to come to its end. Nothing tells when it has; what was fetched has gone back
 /// then.
 pub(crate) fn close(queue: RawQueue) {

@@ -11,7 +11,7 @@ use bsg::Access;
 use harness::{BlockDevice, UblkDevice, declare, privilege, sysfs, wait};
 use rstest::rstest;
 use ublk::{
-    Config, DataMode, Errno, Faults, Features, RawQueue, Server,
+    Config, DataMode, Errno, Faults, Features, Server,
     uapi::{CtrlCmd, ctrl},
 };
 use ublk_fault::{Effect, OpName, Rule, When};
@@ -181,8 +181,7 @@ fn quiesced_device_goes_to_the_next_server() {
     assert!(device.block_path().exists(), "the disk stays");
     let id = device.id();
     device.control().quiesce(id, DEADLINE).expect("it is quiesced");
-    let open = wait::until(DEADLINE, "the char device", || RawQueue::open(id).ok());
-    let open = open.unwrap_or_else(|error| panic!("{error}"));
+    let open = protocol::reopen(id);
     let refused = device.control().start_recovery(id).expect_err("somebody has it open");
     assert_eq!(refused.errno(), Some(Errno::BUSY));
     drop(open);
